@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything the build takes from elsewhere, with the oldest version known to work.
+find_package(OpenMP 4.5 REQUIRED)
+find_package(Threads REQUIRED)
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(CLI11 2.1 REQUIRED)
+find_package(tomlplusplus 3.3 REQUIRED)
+find_package(benchmark 1.7 REQUIRED)
+if(ATTNBENCH_TESTS)
+  find_package(GTest 1.12 REQUIRED)
+endif()
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(HWLOC REQUIRED IMPORTED_TARGET hwloc>=2.4)
+
+# Highway 1.2 is the first with the AVX3_ZEN4 and AVX3_SPR targets (native bf16 dots).
+find_package(hwy 1.2 CONFIG QUIET)
+if(NOT hwy_FOUND)
+  message(STATUS "Highway >= 1.2 not found: fetching its source")
+  include(FetchContent)
+  foreach(part CONTRIB TESTS EXAMPLES INSTALL)
+    set(HWY_ENABLE_${part} OFF CACHE BOOL "" FORCE)
+  endforeach()
+  FetchContent_Declare(highway GIT_REPOSITORY https://github.com/google/highway GIT_TAG 1.2.0)
+  FetchContent_MakeAvailable(highway)
+  add_library(hwy::hwy ALIAS hwy)
+endif()
+
+# BLIS: single-threaded calls inside our own OpenMP. Optional: without it the kernel registers all
+# the same and refuses with the reason.
+find_path(BLIS_INCLUDE_DIR blis.h PATH_SUFFIXES blis-openmp blis)
+find_library(BLIS_LIBRARY blis PATH_SUFFIXES blis-openmp)
+if(BLIS_INCLUDE_DIR AND BLIS_LIBRARY)
+  add_library(attnbench_blis INTERFACE)
+  target_include_directories(attnbench_blis SYSTEM INTERFACE ${BLIS_INCLUDE_DIR})
+  target_link_libraries(attnbench_blis INTERFACE ${BLIS_LIBRARY})
+  target_compile_definitions(attnbench_blis INTERFACE ATTNBENCH_HAS_BLIS=1)
+endif()
