@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one comparison with the oracle: the tests and every timing go through Check().
+//
+// The rule: error = max|out - oracle| / max|v| must not exceed
+//   2 * (error of the same-dtype naive evaluation over the same rows) + floor + c*eps*max|logit|,
+// and before that: no sentinel beside outputs or workspace is touched, every output element is
+// written, and the output is finite exactly where the oracle is.
+#pragma once
+
+#include <cstdint>
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+#include "harness/inputs.h"
+#include "kernels/contract/kernel.h"
+
+namespace attnbench {
+
+struct CheckSettings {
+  Index rows = 64;  // compared with the oracle, at least one a (batch, head); 0: all
+  std::uint64_t seed = 1;
+  int threads = 1;
+  unsigned provides = 0;  // lse and weights to ask for and check (what the kernel provides of them)
+  Layout out_layout = Layout::kPacked;
+};
+
+struct Verdict {
+  bool ok = false;
+  std::string reason;          // empty when ok; else what is wrong, and where
+  double error = 0;            // max|out - oracle| / max|v|
+  double error_frobenius = 0;  // |out - oracle|_F / |oracle|_F over the rows checked
+  double tolerance = 0;        // that `error` was held to
+  Index rows_checked = 0;
+};
+
+// Runs the kernel once in fenced, poisoned memory and compares. The problem must be valid and not
+// refused. Exceptions of the kernel pass through.
+Verdict Check(const Kernel& kernel, const Problem& problem, const Options& options,
+              const Inputs& inputs, const CheckSettings& settings = {});
+
+// One edge case of the conformance suite.
+struct EdgeCase {
+  std::string group;  // "lengths", "head_dims", "masks", ...
+  std::string name;   // says what is special, as "keys=65,causal"
+  Problem problem;    // resolved and valid
+  InputRecipe recipe;
+  Layout layout = Layout::kPacked;
+  std::uint64_t seed = 1;
+  double poison = 0;  // not 0: this value (NaN, Inf) replaces single elements of q, k, v and bias
+  bool lengths_zero = false;  // key_lengths of the first batch is 0
+};
+// All groups, in the order in which they are run.
+std::vector<std::string> EdgeGroups();
+std::vector<EdgeCase> EdgeCases(const std::string& group);
+// A random valid problem of moderate size: anything that the contract can express.
+EdgeCase FuzzCase(std::uint64_t seed);
+
+// How one kernel did on a list of cases.
+struct Conformance {
+  Index passed = 0, refused = 0;
+  std::vector<std::string> failures;  // one line each: case, what is wrong
+};
+Conformance Conform(const Kernel& kernel, const std::vector<EdgeCase>& cases, int threads = 1);
+
+struct ConformanceSettings {
+  std::vector<std::string> kernels;  // empty: all
+  int threads = 2;
+  Index fuzz_cases = 200;
+  std::uint64_t fuzz_seed = 0;  // 0: from the clock; it is printed
+};
+// `attnbench check`: registry x edge cases and fuzz, a line per kernel with passes and refusals.
+// Returns the exit status: 0, 1 on a failure (also: a kernel that refuses everything and gives no
+// reason of its environment), 2 on an unknown kernel.
+int RunConformance(const ConformanceSettings& settings, std::ostream& out);
+
+}  // namespace attnbench

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Measures one case in this process: check, then time; or, in a pass of its own, memory. What
+// comes back are the measured fields of a record (results/SCHEMA.md).
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "harness/case.h"
+
+namespace attnbench {
+
+struct MeasureSettings {
+  bool check = true;              // compare with the oracle first
+  double target_interval = 0.02;  // stop when the median's 95 % interval is narrower, relatively
+  int min_samples = 5;
+  double max_seconds = 1.0;
+  double warmup_seconds = 0.05;
+  Index check_rows = 64;
+  bool probe = true;  // ceilings right before and after
+};
+// Throws std::invalid_argument naming the field that is unknown or out of range.
+MeasureSettings MeasureSettingsFromJson(const nlohmann::json& json);
+
+// status ok | refused | incorrect; samples_ns, median_ns, ci95_ns, stop, flags, plan_ns, select_ns,
+// useful, executed, workspace_bytes, error, ..., gflops, ceiling_gflops, fraction_of_ceiling.
+nlohmann::json MeasureCase(const Case& test_case, const MeasureSettings& settings);
+// status; peak_rss_bytes, workspace_bytes.
+nlohmann::json MeasureMemory(const Case& test_case);
+
+struct MedianInterval {
+  double median = 0, low = 0, high = 0;  // low, high: 95 % by order statistics
+};
+// Fewer than six samples cannot give 95 %: low and high are then the extremes.
+MedianInterval MedianWithInterval(std::vector<double> samples);
+
+}  // namespace attnbench
