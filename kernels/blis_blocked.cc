@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// blis_blocked: attention as two matrix products by a library. For a block of queries S = Q K^T and
+// O = P V are BLIS sgemm calls, the softmax between them a vectorised pass over the block's rows.
+// BLIS runs single-threaded inside our OpenMP over batch x heads x query blocks.
+//
+// Paper: Van Zee, van de Geijn 2015, "BLIS: A Framework for Rapidly Instantiating BLAS
+// Functionality". Cost: 4 d flops a pair of the block's bounding range of keys (masked pairs inside
+// it are computed and thrown away); memory query_block x keys floats a thread.
+// Allocates: BLIS's packing pool, kept between calls; the first run of a shape may grow it.
+//
+// BLIS 0.9 knows AMD families up to 19h (Zen 4 gets its zen3 kernels); on later ones it falls to
+// `generic`, which reached 37 GFLOP/s where `skx` gave 193. There the choice is made for it.
+// Tried: query blocks of 16 ... 256 (see the option); small blocks starve the packing of K.
+#include <cpuid.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include "kernels/contract/kernel.h"
+#include "kernels/simd/row_ops.h"
+
+#if ATTNBENCH_HAS_BLIS
+#include <blis.h>
+#include <omp.h>
+#endif
+
+namespace attnbench {
+namespace {
+
+const std::vector<Option> kOptions = {
+    {"query_block", 64, 1, 4096, "queries a block: rows of both products"}};
+
+#if ATTNBENCH_HAS_BLIS
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+bool IsAmdWithAvx512AfterZen4() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx) || ebx != signature_AMD_ebx) return false;
+  __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+  const unsigned family = ((eax >> 8) & 0xf) + ((eax >> 20) & 0xff);
+  return family > 0x19 && __builtin_cpu_supports("avx512f");
+}
+
+// bli_init reads BLIS_ARCH_TYPE, and everything else of BLIS must come after it.
+std::string BlisArchitecture() {
+  static const std::string name = [] {
+    if (IsAmdWithAvx512AfterZen4())
+      setenv("BLIS_ARCH_TYPE", std::to_string(BLIS_ARCH_SKX).c_str(), /*overwrite=*/0);
+    bli_init();
+    return "blis:" + std::string(bli_arch_string(bli_arch_query_id()));
+  }();
+  return name;
+}
+
+// The keys that at least one query of [first, first + count) may admit, as one range.
+struct KeyRange {
+  Index begin, end;
+};
+KeyRange BoundingRange(const Problem& p, Index first, Index count, Index limit) {
+  if (!p.HasClosedForm()) return {0, limit};
+  KeyRange range = {limit, 0};
+  for (Index i = first; i < first + count; ++i) {
+    const AdmittedKeys a = p.Admitted(i, limit);
+    const bool from_start = a.stride > 0 || a.sinks > 0;
+    if (a.limit == 0) continue;
+    range.begin = std::min(range.begin, from_start ? 0 : a.band_begin);
+    range.end = std::max(range.end, a.stride > 0 ? a.limit : std::max(a.band_end, a.sinks));
+  }
+  return range.end > range.begin ? range : KeyRange{0, 0};
+}
+
+// O and the softmax statistics of one block of queries of one head.
+void Block(const Problem& p, const Inputs& in, const Output& out, Index b, Index h, Index first,
+           Index count, float* scores) {
+  const Index g = p.KvHead(h);
+  const KeyRange range =
+      BoundingRange(p, first, count, in.key_lengths ? in.key_lengths[b] : p.keys);
+  const Index keys = range.end - range.begin;
+  const bool masked = p.mask.causal || p.mask.pattern != Mask::Pattern::kFull;
+
+  rntm_t runtime;
+  bli_rntm_init(&runtime);
+  bli_rntm_set_num_threads(1, &runtime);
+  const auto gemm = [&runtime](trans_t transpose_b, Index m, Index n, Index k, float alpha,
+                               const float* a, Index a_stride, const float* b_data, Index b_stride,
+                               float* c, Index c_stride) {
+    float zero = 0;
+    bli_sgemm_ex(BLIS_NO_TRANSPOSE, transpose_b, m, n, k, &alpha, const_cast<float*>(a), a_stride,
+                 1, const_cast<float*>(b_data), b_stride, 1, &zero, c, c_stride, 1, nullptr,
+                 &runtime);
+  };
+
+  if (keys > 0)
+    gemm(BLIS_TRANSPOSE, count, keys, p.head_dim, static_cast<float>(p.scale),
+         in.q.Row<float>(b, h, first), in.q.row_stride, in.k.Row<float>(b, g, range.begin),
+         in.k.row_stride, scores, keys);
+  for (Index r = 0; r < count; ++r) {
+    const Index i = first + r;
+    float* row = scores + r * keys;
+    if (in.bias) {
+      const float* bias = in.bias.Row<float>(b, h, i) + range.begin;
+      for (Index j = 0; j < keys; ++j) row[j] += bias[j];
+    }
+    if (masked)
+      for (Index j = 0; j < keys; ++j)
+        if (!p.Admits(i, range.begin + j)) row[j] = -kInf;
+    const SoftmaxRow softmax = ExpRow(row, keys);
+    const float normaliser = softmax.sum == 0 ? 0 : 1 / softmax.sum;
+    for (Index j = 0; j < keys; ++j) row[j] *= normaliser;
+    if (out.lse) out.lse[(b * p.heads + h) * p.queries + i] = softmax.max + std::log(softmax.sum);
+    if (out.weights) {
+      float* weights = out.weights.Row<float>(b, h, i);
+      std::fill_n(weights, p.keys, 0.0f);
+      std::copy_n(row, keys, weights + range.begin);
+    }
+  }
+  if (keys > 0) {
+    gemm(BLIS_NO_TRANSPOSE, count, p.v_dim, keys, 1.0f, scores, keys,
+         in.v.Row<float>(b, g, range.begin), in.v.row_stride, out.out.Row<float>(b, h, first),
+         out.out.row_stride);
+  } else {
+    for (Index r = 0; r < count; ++r)
+      std::fill_n(out.out.Row<float>(b, h, first + r), p.v_dim, 0.0f);
+  }
+}
+
+void Run(const Problem& p, const Inputs& in, const Output& out, const Context& context) {
+  const Index block = std::min((*context.options)["query_block"], p.queries);
+  const Index blocks = (p.queries + block - 1) / block;
+  const Index tasks = p.batch * p.heads * blocks;
+  // Later blocks see more keys under a causal mask: hand them out one by one, largest first.
+#pragma omp parallel for schedule(dynamic) num_threads(context.threads)
+  for (Index task = 0; task < tasks; ++task) {
+    const Index first = (blocks - 1 - task % blocks) * block;
+    float* scores =
+        reinterpret_cast<float*>(context.workspace) + omp_get_thread_num() * block * p.keys;
+    Block(p, in, out, task / blocks / p.heads, task / blocks % p.heads, first,
+          std::min(block, p.queries - first), scores);
+  }
+}
+
+Cost Executed(const Problem& p, const Options& options) {
+  const Index block = std::min(options["query_block"], p.queries);
+  double pairs = 0;
+  for (Index first = 0; first < p.queries; first += block) {
+    const Index count = std::min(block, p.queries - first);
+    const KeyRange range = BoundingRange(p, first, count, p.keys);
+    pairs += static_cast<double>(count) * (range.end - range.begin);
+  }
+  pairs *= p.batch * p.heads;
+  Cost cost = p.Useful();
+  cost.flops = 2.0 * (p.head_dim + p.v_dim) * pairs;
+  cost.exps = pairs;
+  return cost;
+}
+
+std::size_t Workspace(const Problem& p, const Options& options, int threads) {
+  return sizeof(float) * static_cast<std::size_t>(std::min(options["query_block"], p.queries)) *
+         static_cast<std::size_t>(p.keys) * threads;
+}
+
+std::string Refuse(const Problem& p, const Options&) {
+  BlisArchitecture();  // initialises BLIS outside any timing
+  return Unserved(p, {.bias = true, .key_lengths = true});
+}
+
+ATTN_KERNEL(.name = "blis_blocked", .idea = "query blocks; Q K^T and P V by BLIS sgemm",
+            .provides = kLse | kWeights, .options = kOptions, .refuse = Refuse,
+            .executed = Executed, .workspace = Workspace, .run = Run, .target = BlisArchitecture);
+
+#else
+
+ATTN_KERNEL(
+        .name = "blis_blocked", .idea = "query blocks; Q K^T and P V by BLIS sgemm",
+        .options = kOptions,
+        .refuse = [](const Problem&, const Options&) -> std::string {
+          return "built without BLIS (install libblis-openmp-dev and rebuild)";
+        },
+        .run = [](const Problem&, const Inputs&, const Output&, const Context&) {});
+
+#endif
+
+}  // namespace
+}  // namespace attnbench

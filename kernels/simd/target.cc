@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/simd/target.h"
+
+#include <cstdlib>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/simd/target.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace attnbench {
+namespace HWY_NAMESPACE {
+const char* CompiledTarget() { return hwy::TargetName(HWY_TARGET); }
+}  // namespace HWY_NAMESPACE
+}  // namespace attnbench
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace attnbench {
+
+HWY_EXPORT(CompiledTarget);
+
+std::string DispatchedTarget() { return HWY_DYNAMIC_DISPATCH(CompiledTarget)(); }
+
+std::string ForceTargetFromEnvironment() {
+  const char* wanted = std::getenv("ATTNBENCH_TARGET");
+  if (!wanted || !*wanted) return "";
+  std::string names;
+  for (std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    if (hwy::TargetName(target) == std::string(wanted)) {
+      hwy::SetSupportedTargetsForTest(target);
+      hwy::GetChosenTarget().Update(target);
+      return "";
+    }
+    names += (names.empty() ? "" : ", ") + std::string(hwy::TargetName(target));
+  }
+  return "ATTNBENCH_TARGET: '" + std::string(wanted) +
+         "' is not to be had on this CPU (there are " + names + ")";
+}
+
+}  // namespace attnbench
+#endif
