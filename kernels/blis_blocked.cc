@@ -19,6 +19,7 @@
 #include <limits>
 
 #include "kernels/contract/kernel.h"
+#include "kernels/simd/row_attention.h"
 #include "kernels/simd/row_ops.h"
 
 #if ATTNBENCH_HAS_BLIS
@@ -55,30 +56,23 @@ std::string BlisArchitecture() {
   return name;
 }
 
-// The keys that at least one query of [first, first + count) may admit, as one range.
-struct KeyRange {
-  Index begin, end;
-};
-KeyRange BoundingRange(const Problem& p, Index first, Index count, Index limit) {
-  if (!p.HasClosedForm()) return {0, limit};
-  KeyRange range = {limit, 0};
+// The keys that at least one query of [first, first + count) can reach, as one range.
+KeyRange BoundingRange(const Problem& p, const Inputs& in, Index b, Index first, Index count) {
+  KeyRange bounds = {p.keys, 0};
   for (Index i = first; i < first + count; ++i) {
-    const AdmittedKeys a = p.Admitted(i, limit);
-    const bool from_start = a.stride > 0 || a.sinks > 0;
-    if (a.limit == 0) continue;
-    range.begin = std::min(range.begin, from_start ? 0 : a.band_begin);
-    range.end = std::max(range.end, a.stride > 0 ? a.limit : std::max(a.band_end, a.sinks));
+    const KeyRange range = ReachableKeys(p, in, b, i);
+    if (range.size() <= 0) continue;
+    bounds = {std::min(bounds.begin, range.begin), std::max(bounds.end, range.end)};
   }
-  return range.end > range.begin ? range : KeyRange{0, 0};
+  return bounds.size() > 0 ? bounds : KeyRange{0, 0};
 }
 
 // O and the softmax statistics of one block of queries of one head.
 void Block(const Problem& p, const Inputs& in, const Output& out, Index b, Index h, Index first,
            Index count, float* scores) {
   const Index g = p.KvHead(h);
-  const KeyRange range =
-      BoundingRange(p, first, count, in.key_lengths ? in.key_lengths[b] : p.keys);
-  const Index keys = range.end - range.begin;
+  const KeyRange range = BoundingRange(p, in, b, first, count);
+  const Index keys = range.size();
   const bool masked = p.mask.causal || p.mask.pattern != Mask::Pattern::kFull;
 
   rntm_t runtime;
@@ -147,8 +141,7 @@ Cost Executed(const Problem& p, const Options& options) {
   double pairs = 0;
   for (Index first = 0; first < p.queries; first += block) {
     const Index count = std::min(block, p.queries - first);
-    const KeyRange range = BoundingRange(p, first, count, p.keys);
-    pairs += static_cast<double>(count) * (range.end - range.begin);
+    pairs += static_cast<double>(count) * BoundingRange(p, {}, 0, first, count).size();
   }
   pairs *= p.batch * p.heads;
   Cost cost = p.Useful();

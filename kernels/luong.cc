@@ -1,93 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
-// luong: global attention of an encoder-decoder with the dot score, a decoder state at a time, as a
-// decoder that generates word by word has to compute it. Its three equations are its three calls:
+// luong: attention of an encoder-decoder, a decoder state at a time, as a decoder that generates
+// word by word has to compute it. The dot score's three equations are the three steps below:
 //
 //   e_ij = s_i . h_j       alpha_i = softmax(e_i)       c_i = sum_j alpha_ij h_j
 //
 // Queries are the decoder's states s, keys and values both the encoder's states h (they may be one
-// tensor: v aliases k). Not scaled by 1/sqrt(d), which is what sets it apart from self-attention's
-// arithmetic; what sets it apart in use is that s and h come from two sequences.
+// tensor: v aliases k). Nothing is scaled by 1/sqrt(d); what sets it apart from self-attention is
+// that s and h come from two sequences. Also the scores general (s.W h, by turning s into W^T s
+// once a step) and location (W s, one row of W a key). Local-m is the pattern `local` with
+// query_origin 0, local-p comes with `centers`.
 //
 // Paper: Luong, Pham, Manning 2015, "Effective Approaches to Attention-based Neural Machine
-// Translation", eqs. 7-8. Local-m (a window around step t) is the pattern `local` with
-// query_origin 0; other masks are served by the predicate.
+// Translation", eqs. 7-10.
 // Cost: 4 d flops a pair; h is read twice a step, so long encoders are bound by the cache they fit
 // in. Memory: one row of scores a thread.
 #include <omp.h>
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
-
 #include "kernels/contract/kernel.h"
+#include "kernels/simd/row_attention.h"
 #include "kernels/simd/row_ops.h"
 #include "kernels/simd/target.h"
 
 namespace attnbench {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
+struct Scratch {  // of one thread
+  float* logits;  // [keys]
+  float* query;   // [head_dim]: W^T s
+};
+
+Scratch Layout(const Problem& p, Arena& arena) {
+  return {arena.Take<float>(p.keys), arena.Take<float>(p.head_dim)};
+}
+
+std::size_t BytesPerThread(const Problem& p) {
+  Arena count;
+  Layout(p, count);
+  return count.bytes();
+}
 
 void Run(const Problem& p, const Inputs& in, const Output& out, const Context& context) {
   const Index steps = p.batch * p.heads * p.queries;
-  const bool masked = p.mask.causal || p.mask.pattern != Mask::Pattern::kFull;
 #pragma omp parallel num_threads(context.threads)
   {
-    float* alpha = reinterpret_cast<float*>(context.workspace) + omp_get_thread_num() * p.keys;
+    Arena arena(context.workspace + omp_get_thread_num() * BytesPerThread(p));
+    const Scratch scratch = Layout(p, arena);
 #pragma omp for schedule(static)
     for (Index step = 0; step < steps; ++step) {
       const Index b = step / (p.heads * p.queries), head = step / p.queries % p.heads;
-      const Index i = step % p.queries, g = p.KvHead(head);
-      Index begin = 0, end = in.key_lengths ? in.key_lengths[b] : p.keys;
-      if (p.HasClosedForm()) {  // skip what lies outside the window or after a causal query
-        const AdmittedKeys admitted = p.Admitted(i, end);
-        end = admitted.limit;
-        if (p.mask.pattern == Mask::Pattern::kLocal && admitted.sinks == 0)
-          begin = admitted.band_begin, end = admitted.band_end;
+      const Index i = step % p.queries;
+      const KeyRange range = ReachableKeys(p, in, b, i);
+      const float* state = in.q.Row<float>(b, head, i);
+      const float* rows = in.k.Row<float>(b, p.KvHead(head), range.begin);
+      Index row_stride = in.k.row_stride;
+      if (p.score == Score::kGeneral) {
+        WeightedSum(state, in.score.w, p.head_dim, p.head_dim, p.head_dim, 1.0f, scratch.query);
+        state = scratch.query;
+      } else if (p.score == Score::kLocation) {
+        rows = in.score.w + range.begin * p.head_dim;
+        row_stride = p.head_dim;
       }
-      const Index count = std::max<Index>(0, end - begin);
-
-      RowDots(in.q.Row<float>(b, head, i), in.k.Row<float>(b, g, begin), in.k.row_stride, count,
-              p.head_dim, static_cast<float>(p.scale), alpha);
-      if (masked)
-        for (Index j = 0; j < count; ++j)
-          if (!p.Admits(i, begin + j)) alpha[j] = -kInf;
-      const SoftmaxRow softmax = ExpRow(alpha, count);
-      const float normaliser = softmax.sum == 0 ? 0 : 1 / softmax.sum;
-      WeightedSum(alpha, in.v.Row<float>(b, g, begin), in.v.row_stride, count, p.v_dim, normaliser,
-                  out.out.Row<float>(b, head, i));
-
-      if (out.lse) out.lse[step] = softmax.max + std::log(softmax.sum);
-      if (out.weights) {
-        float* weights = out.weights.Row<float>(b, head, i);
-        std::fill_n(weights, p.keys, 0.0f);
-        for (Index j = 0; j < count; ++j) weights[begin + j] = alpha[j] * normaliser;
-      }
+      RowDots(state, rows, row_stride, range.size(), p.head_dim, static_cast<float>(p.scale),
+              scratch.logits);
+      FinishRow(p, in, out, b, head, i, range, scratch.logits);
     }
   }
 }
 
-Cost Executed(const Problem& p, const Options&) {
-  Cost cost = p.Useful();
-  const double pairs =
-      p.mask.pattern == Mask::Pattern::kFull || p.mask.pattern == Mask::Pattern::kLocal
-          ? p.AdmittedPairs()
-          : static_cast<double>(p.batch) * p.heads * p.queries * p.keys;
-  cost.flops = 2.0 * (p.head_dim + p.v_dim) * pairs;
-  cost.exps = pairs;
-  return cost;
-}
-
 std::size_t Workspace(const Problem& p, const Options&, int threads) {
-  return sizeof(float) * static_cast<std::size_t>(p.keys) * threads;
+  return BytesPerThread(p) * threads;
 }
 
 std::string Refuse(const Problem& p, const Options&) {
-  return Unserved(p, {.scores = {Score::kDot}, .key_lengths = true});
+  return Unserved(p, {.scores = {Score::kDot, Score::kGeneral, Score::kLocation},
+                      .key_lengths = true,
+                      .centers = true});
 }
 
-ATTN_KERNEL(.name = "luong", .idea = "Luong's dot score, one decoder state at a time",
-            .provides = kLse | kWeights, .refuse = Refuse, .executed = Executed,
+ATTN_KERNEL(.name = "luong", .idea = "Luong's dot, general and location, a decoder state at a time",
+            .provides = kLse | kWeights, .refuse = Refuse, .executed = RowwiseCost,
             .workspace = Workspace, .run = Run, .target = DispatchedTarget);
 
 }  // namespace

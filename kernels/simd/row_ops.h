@@ -11,6 +11,10 @@ namespace attnbench {
 void RowDots(const float* q, const float* k, Index row_stride, Index rows, Index head_dim,
              float scale, float* logits);
 
+// logits[j] = scale * sum_h v[h] tanh(query[h] + keys[j][h]) for j in [0, rows); keys is dense.
+void AdditiveDots(const float* query, const float* keys, Index rows, Index hidden, const float* v,
+                  float scale, float* logits);
+
 struct SoftmaxRow {
   float max, sum;  // log-sum-exp = max + log(sum); an empty row has max -inf and sum 0
 };
