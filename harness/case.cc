@@ -85,9 +85,8 @@ json ToJson(const InputSpec& input) {
 InputSpec InputFromJson(const json& j) {
   InputSpec input;
   Read(j, "kind", &input.kind);
-  if (input.kind != "gaussian" && input.kind != "tensors")
-    throw std::invalid_argument("input.kind: must be 'gaussian' or 'tensors', is '" + input.kind +
-                                "'");
+  if (!KnownInputKind(input.kind))
+    throw std::invalid_argument("input.kind: unknown kind '" + input.kind + "'");
   Read(j, "logit_scale", &input.logit_scale);
   Read(j, "file", &input.file);
   Read(j, "layer", &input.layer);
@@ -177,6 +176,10 @@ std::string FromJson(const json& j, Case* c) {
     *c = std::move(parsed);
     return "";
   });
+}
+
+bool KnownInputKind(const std::string& kind) {
+  return kind == "gaussian" || kind == "outliers" || kind == "tensors";
 }
 
 std::string HashText(const std::string& text) {

@@ -17,8 +17,8 @@ namespace attnbench {
 struct InputSpec {
   static constexpr Index kAllHeads = -1;
 
-  std::string kind = "gaussian";  // "gaussian" or "tensors"
-  double logit_scale = 1;         // gaussian: standard deviation of the logits, roughly
+  std::string kind = "gaussian";  // one that KnownInputKind() knows; see inputs.h
+  double logit_scale = 1;         // random kinds: standard deviation of the logits, roughly
   std::string file;               // tensors: safetensors file
   Index layer = 0;                // tensors: reads layer{layer}.q, .k, .v
   Index head = kAllHeads;         // tensors: one head of it, or all
@@ -36,6 +36,8 @@ struct Case {
   std::string cache = "warm";  // "warm" or "cold"
   int ranks = 1;
 };
+
+bool KnownInputKind(const std::string& kind);
 
 nlohmann::json ToJson(const Problem& problem);
 nlohmann::json ToJson(const Case& c);
