@@ -27,7 +27,7 @@ struct CheckSettings {
 
 struct Verdict {
   bool ok = false;
-  std::string reason;          // empty when ok; else what is wrong, and where
+  std::string reason = {};     // empty when ok; else what is wrong, and where
   double error = 0;            // max|out - oracle| / max|v|
   double error_frobenius = 0;  // |out - oracle|_F / |oracle|_F over the rows checked
   double tolerance = 0;        // that `error` was held to
@@ -39,18 +39,38 @@ struct Verdict {
 Verdict Check(const Kernel& kernel, const Problem& problem, const Options& options,
               const Inputs& inputs, const CheckSettings& settings = {});
 
+// Workspace as the check hands it out: between fences of sentinel bytes, poisoned with NaN.
+class FencedWorkspace {
+ public:
+  explicit FencedWorkspace(std::size_t bytes);
+  std::byte* data() const;
+  std::size_t size() const { return bytes_; }
+  bool Intact() const;
+
+ private:
+  std::size_t bytes_;
+  Buffer buffer_;
+};
+
+// A kernel that selects tiles is judged exact under them.
+Problem JudgedProblem(const Problem& problem, const TileList* selected);
+
 // One edge case of the conformance suite.
 struct EdgeCase {
-  std::string group;  // "lengths", "head_dims", "masks", ...
-  std::string name;   // says what is special, as "keys=65,causal"
-  Problem problem;    // resolved and valid
-  InputRecipe recipe;
+  std::string group = {};  // "lengths", "head_dims", "masks", ...
+  std::string name = {};   // says what is special, as "keys=65,causal"
+  Problem problem = {};    // resolved and valid
+  InputSpec input = {};
   Layout layout = Layout::kPacked;
   std::uint64_t seed = 1;
-  double poison = 0;  // not 0: this value (NaN, Inf) replaces single elements of q, k, v and bias
-  bool lengths_zero = false;  // key_lengths of the first batch is 0
+  // Not 0: this value (NaN, Inf) replaces one element of the tensor named: q, k or v; b: one
+  // element of the bias, B: a whole row of it.
+  double poison = 0;
+  char poisoned = 'q';
+  bool empty_batch = false;  // key_lengths of the first batch is 0
+  bool alias_kv = false;     // v is k
 };
-// All groups, in the order in which they are run.
+// All groups, in the order in which they are run; "fuzz" is not among them.
 std::vector<std::string> EdgeGroups();
 std::vector<EdgeCase> EdgeCases(const std::string& group);
 // A random valid problem of moderate size: anything that the contract can express.
@@ -59,6 +79,7 @@ EdgeCase FuzzCase(std::uint64_t seed);
 // How one kernel did on a list of cases.
 struct Conformance {
   Index passed = 0, refused = 0;
+  bool unavailable = false;           // refused because the build or the machine lacks something
   std::vector<std::string> failures;  // one line each: case, what is wrong
 };
 Conformance Conform(const Kernel& kernel, const std::vector<EdgeCase>& cases, int threads = 1);

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs edge cases through Check(): for the tests, and for `attnbench check`.
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <ostream>
+
+#include "harness/conform.h"
+
+namespace attnbench {
+namespace {
+
+OwnedInputs MakeInputs(const EdgeCase& c) {
+  const Problem& p = c.problem;
+  OwnedInputs inputs = OwnedInputs::Make(p, c.input, c.seed, c.layout);
+  if (c.empty_batch) inputs.SetKeyLength(0, 0);
+  if (c.alias_kv) inputs.view().v = inputs.view().k;
+  if (c.poison != 0) {
+    const Inputs& in = inputs.view();
+    const Index query = p.queries / 2, key = p.keys / 2;
+    if (c.poisoned == 'q') inputs.Set(in.q, 0, 0, query, 0, c.poison);
+    if (c.poisoned == 'k') inputs.Set(in.k, 0, 0, key, 0, c.poison);
+    if (c.poisoned == 'v') inputs.Set(in.v, 0, 0, key, 0, c.poison);
+    if (c.poisoned == 'b') inputs.Set(in.bias, 0, 0, query, key, c.poison);
+    if (c.poisoned == 'B')
+      for (Index j = 0; j < p.keys; ++j) inputs.Set(in.bias, 0, 0, query, j, c.poison);
+  }
+  return inputs;
+}
+
+// Empty, or what is wrong.
+std::string RunOne(const Kernel& kernel, const EdgeCase& c, int threads) {
+  const Options options(kernel.options);
+  const OwnedInputs inputs = MakeInputs(c);
+  CheckSettings settings{.rows = 0, .seed = c.seed, .threads = threads};
+  const Problem& p = c.problem;
+  // All rows as long as that costs the oracle little.
+  if (1.0 * p.batch * p.heads * p.queries * p.keys * (p.head_dim + p.v_dim) > 2e7)
+    settings.rows = 64;
+  // With and without the optional outputs: kernels have different paths for them.
+  settings.provides = c.seed % 2 ? kernel.provides : 0;
+  settings.out_layout = c.layout;
+  const Verdict verdict = Check(kernel, p, options, inputs.view(), settings);
+  if (!verdict.ok) return verdict.reason;
+  if (kernel.executed && kernel.executed(p, options).flops < 0.999 * p.Useful().flops)
+    return "executed: fewer flops than the useful ones";
+  return "";
+}
+
+bool OfTheEnvironment(const std::string& reason) { return reason.rfind("built without", 0) == 0; }
+
+}  // namespace
+
+Conformance Conform(const Kernel& kernel, const std::vector<EdgeCase>& cases, int threads) {
+  Conformance result;
+  for (const EdgeCase& c : cases) {
+    const std::string at = c.group + "/" + c.name + ": ";
+    if (std::string invalid = c.problem.Invalid(); !invalid.empty()) {
+      result.failures.push_back(at + "the case itself is invalid: " + invalid);
+      continue;
+    }
+    try {
+      const Options options(kernel.options);
+      const std::string refusal = kernel.refuse ? kernel.refuse(c.problem, options) : "";
+      if (!refusal.empty()) {
+        ++result.refused;
+        result.unavailable |= OfTheEnvironment(refusal);
+        continue;
+      }
+      const std::string wrong = RunOne(kernel, c, threads);
+      if (wrong.empty())
+        ++result.passed;
+      else
+        result.failures.push_back(at + wrong);
+    } catch (const std::exception& e) {
+      result.failures.push_back(at + "throws: " + e.what());
+    }
+  }
+  return result;
+}
+
+int RunConformance(const ConformanceSettings& settings, std::ostream& out) {
+  std::vector<const Kernel*> kernels;
+  for (const std::string& name : settings.kernels) {
+    const Kernel* kernel = FindKernel(name);
+    if (!kernel) {
+      out << "attnbench: unknown kernel '" << name << "'\n";
+      return 2;
+    }
+    kernels.push_back(kernel);
+  }
+  if (kernels.empty()) kernels = Kernels();
+
+  std::vector<EdgeCase> cases;
+  for (const std::string& group : EdgeGroups())
+    for (EdgeCase& c : EdgeCases(group)) cases.push_back(std::move(c));
+  const std::uint64_t seed =
+      settings.fuzz_seed ? settings.fuzz_seed
+                         : static_cast<std::uint64_t>(
+                               std::chrono::system_clock::now().time_since_epoch().count() / 1000);
+  for (Index i = 0; i < settings.fuzz_cases; ++i) cases.push_back(FuzzCase(seed + i));
+  out << cases.size() << " cases a kernel, " << settings.fuzz_cases << " of them fuzzed from seed "
+      << seed << "\n";
+
+  bool failed = false;
+  for (const Kernel* kernel : kernels) {
+    const Conformance result = Conform(*kernel, cases, settings.threads);
+    const bool useless = result.passed == 0 && !result.unavailable;
+    failed |= useless || !result.failures.empty();
+    out << (useless || !result.failures.empty() ? "FAIL " : "ok   ") << kernel->name << ": "
+        << result.passed << " passed, " << result.refused << " refused, " << result.failures.size()
+        << " failed"
+        << (result.passed        ? ""
+            : result.unavailable ? " (not available here)"
+                                 : " (serves nothing)")
+        << "\n";
+    for (std::size_t i = 0; i < result.failures.size() && i < 10; ++i)
+      out << "       " << result.failures[i] << "\n";
+    if (result.failures.size() > 10) out << "       ...\n";
+    out.flush();
+  }
+  return failed ? 1 : 0;
+}
+
+}  // namespace attnbench
