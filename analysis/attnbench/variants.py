@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a case is called in tables and legends: one place, so that all agree.
+
+A variant is a kernel with all that distinguishes it but the size of the problem: mask, options,
+dtype, threads, cache, input. Sizes are axes and stand in columns of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+# The axes of a sweep, in the order in which a growth is looked for along them.
+SIZES = ("keys", "queries", "head_dim", "v_dim", "heads", "kv_heads", "batch")
+
+# Columns that enter the label where they vary, and how.
+_VARYING = {
+    "dtype": "{}",
+    "score": "{}",
+    "threads": "{} threads",
+    "cache": "{}",
+    "ranks": "{} ranks",
+    "scale": "scale {}",
+    "softcap": "softcap {}",
+    "bias": "bias {}",
+    "key_lengths": "ragged {}",
+    "input_kind": "{}",
+    "input_logit_scale": "logits {}",
+    "input_layer": "layer {}",
+    "input_head": "head {}",
+    "input_content": "{}",
+}
+# Of these only a difference between variants of one problem size counts: the default scale is
+# 1/sqrt(head_dim) and so moves with a size.
+_BY_SIZE = {"scale": "head_dim"}
+
+
+def mask_label(row: pd.Series | dict[str, Any]) -> str:
+    """The mask in words, empty for full attention: "local ±256", "columns ±32 every 64 causal"."""
+    pattern = row.get("pattern", "full")
+    window, stride = _whole(row.get("window")), _whole(row.get("stride"))
+    words = {
+        "full": "",
+        "local": f"local ±{window}",
+        "strided": f"strided ±{window} /{stride}",
+        "columns": f"columns ±{window} every {stride}",
+        "fixed": f"fixed {stride}·{_whole(row.get('mask_columns'))}",
+        "tiles": "tiles",
+    }.get(pattern, str(pattern))
+    if _whole(row.get("sinks")):
+        words += f" +{_whole(row.get('sinks'))} sinks"
+    if row.get("causal") is True or row.get("causal") == 1:
+        words += " causal"
+    return words.strip()
+
+
+def labels(frame: pd.DataFrame) -> pd.Series:
+    """A label for each row: kernel and mask, and whatever else varies within the frame.
+
+    Unique per variant; two rows of one label differ in sizes, round or source only, or the source
+    stands in the label too (a frame of several runs).
+    """
+    common = [c for c in _VARYING if c in frame and _varies(frame, c)]
+    parts = frame["kernel"].astype(str).to_numpy(object).copy()
+    for i, (_, row) in enumerate(frame.iterrows()):
+        words = [mask_label(row)]
+        words += [_VARYING[c].format(_short(row[c])) for c in common if pd.notna(row[c])]
+        words += [f"{c[len('option_') :]}={_short(row[c])}" for c in _options(frame, row["kernel"])]
+        text = ", ".join(w for w in words if w)
+        if text:
+            parts[i] += f" ({text})"
+    if "source" in frame and frame["source"].nunique() > 1:
+        short = short_sources(frame["source"].unique())
+        parts = parts + " · " + frame["source"].map(short).to_numpy(object)
+    return pd.Series(parts, index=frame.index, name="label")
+
+
+def short_sources(sources: Any) -> dict[str, str]:
+    """The shortest trailing part of each path that tells the runs apart."""
+    split = {s: str(s).rstrip("/").split("/") for s in sources}
+    for length in range(1, 1 + max(map(len, split.values()))):
+        short = {s: "/".join(p[-length:]) for s, p in split.items()}
+        if len(set(short.values())) == len(short):
+            return short
+    return {s: str(s) for s in sources}
+
+
+def _varies(frame: pd.DataFrame, column: str) -> bool:
+    if column in _BY_SIZE and _BY_SIZE[column] in frame:
+        return bool(frame.groupby(_BY_SIZE[column])[column].nunique(dropna=False).max() > 1)
+    return frame[column].nunique(dropna=False) > 1
+
+
+def _options(frame: pd.DataFrame, kernel: str) -> list[str]:
+    own = frame[frame["kernel"] == kernel]
+    return [
+        c for c in frame if c.startswith("option_") and own[c].nunique() > 1
+    ]
+
+
+def _whole(value: Any) -> int:
+    return 0 if value is None or pd.isna(value) else int(value)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
