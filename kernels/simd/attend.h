@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the SIMD attention engine (attend-inl.h) is told: where rows of keys and values lie, which
+// of them a block of queries sees, and how to go about it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "kernels/contract/kernel.h"
+
+namespace attnbench {
+
+// Rows of keys and values that the engine can read: row i of k at k + i * k_stride, of v likewise.
+// Dense tensors, gathered buffers and strided views are all sources.
+template <class T>
+struct KeySource {
+  const T* k = nullptr;
+  Index k_stride = 0;
+  const T* v = nullptr;
+  Index v_stride = 0;  // BFloat16: of a pair of rows
+};
+
+// Which rows of a source each query of a block sees, where it is not all of them. Lane q is query
+// `first + q * step` of Attender::Begin; rows are row numbers of the source.
+struct LaneMask {
+  static constexpr int kLanes = 64;
+
+  // Lane q admits row j: j < limit[q], and j in [begin[q], end[q]) or j < sinks[q] or
+  // (j - residue[q]) mod stride < width (stride 0: no columns). The form of AdmittedKeys.
+  alignas(64) std::int32_t limit[kLanes] = {};
+  alignas(64) std::int32_t begin[kLanes] = {};
+  alignas(64) std::int32_t end[kLanes] = {};
+  alignas(64) std::int32_t sinks[kLanes] = {};
+  std::int64_t residue[kLanes] = {};
+  std::int32_t stride = 0, width = 0;
+
+  // Instead of the above, when set: slow, for what has no closed form. Row `key` < limit[lane].
+  bool (*admits)(const void* context, int lane, Index key) = nullptr;
+  const void* context = nullptr;
+
+  void Set(int lane, const AdmittedKeys& a) {
+    limit[lane] = Clamp(a.limit);
+    begin[lane] = Clamp(a.band_begin);
+    end[lane] = Clamp(a.band_end);
+    sinks[lane] = Clamp(a.sinks);
+    residue[lane] = a.residue;
+    stride = Clamp(a.stride);
+    width = Clamp(a.width);
+  }
+  // Lane admits rows [first, last) and nothing else.
+  void SetRange(int lane, Index first, Index last) {
+    limit[lane] = end[lane] = Clamp(last);
+    begin[lane] = Clamp(first);
+    sinks[lane] = 0;
+  }
+
+ private:
+  static std::int32_t Clamp(Index x) {
+    return static_cast<std::int32_t>(
+        std::clamp<Index>(x, 0, std::numeric_limits<std::int32_t>::max()));
+  }
+};
+
+// How, never what: the options of the flash kernel. The result does not depend on them beyond
+// rounding.
+struct AttendOptions {
+  Index key_block = 64;    // keys whose scores are in flight at once
+  int exp_degree = 5;      // of the polynomial: 3 (7.5e-5), 4 (4e-6), 5 (1.8e-7)
+  bool lazy_max = true;    // move the maximum only when a score passes it by 2^16
+  bool pipelining = true;  // exponentials of one block inside the products of the next
+  bool prefetch = true;    // the next block's keys and values
+};
+
+// One row by the definition, scalar, in double: what the engine falls back to when a row is not
+// finite, so that NaN and Inf come through exactly where they are admitted, and nowhere else.
+void RecomputeRow(const Problem& problem, const Inputs& inputs, const Output& output, Index batch,
+                  Index head, Index query);
+
+}  // namespace attnbench
