@@ -37,29 +37,29 @@ HWY_NOINLINE float* ScoreTile(const float* HWY_RESTRICT q, const float* HWY_REST
                               float* HWY_RESTRICT sum, float* HWY_RESTRICT work) {
   const DF d;
   VF acc[kRows][kVectors];
-  Unroll<kRows>([&](auto r) HWY_ATTR {
-    Unroll<kVectors>([&](auto v) HWY_ATTR { acc[r][v] = hn::Load(d, start + v * kLanes); });
+  Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
+    Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED { acc[r][v] = hn::Load(d, start + v * kLanes); });
   });
-  const auto column = [&](Index c) HWY_ATTR {
+  const auto column = [&](Index c) ATTNBENCH_INLINED {
     VF x[kVectors];
-    Unroll<kVectors>([&](auto v) HWY_ATTR { x[v] = hn::Load(d, q + c * kQueries + v * kLanes); });
-    Unroll<kRows>([&](auto r) HWY_ATTR {
+    Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED { x[v] = hn::Load(d, q + c * kQueries + v * kLanes); });
+    Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
       const VF b = hn::Set(d, k[r * k_stride + c]);
-      Unroll<kVectors>([&](auto v) HWY_ATTR { acc[r][v] = hn::MulAdd(b, x[v], acc[r][v]); });
+      Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED { acc[r][v] = hn::MulAdd(b, x[v], acc[r][v]); });
     });
   };
   Index c = 0;
   for (; c + 4 <= head_dim; c += 4) {
-    Unroll<4>([&](auto u) HWY_ATTR { column(c + u); });
-    Unroll<kUnits>([&](auto) HWY_ATTR {
+    Unroll<4>([&](auto u) ATTNBENCH_INLINED { column(c + u); });
+    Unroll<kUnits>([&](auto) ATTNBENCH_INLINED {
       hn::Store(Exp2<kDegree>(d, hn::Load(d, work)), d, work);
       work += kLanes;
     });
   }
   for (; c < head_dim; ++c) column(c);
-  Unroll<kVectors>([&](auto v) HWY_ATTR {
+  Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
     VF m = hn::Load(d, max + v * kLanes), t = hn::Load(d, sum + v * kLanes);
-    Unroll<kRows>([&](auto r) HWY_ATTR {
+    Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
       hn::Store(acc[r][v], d, s + r * kQueries + v * kLanes);
       m = hn::Max(m, acc[r][v]);
       t = hn::Add(t, acc[r][v]);
@@ -79,26 +79,26 @@ HWY_NOINLINE void OutputTile(const float* HWY_RESTRICT p, const float* HWY_RESTR
                              float* HWY_RESTRICT row_sum) {
   const DF d;
   VF acc[kColumns][kVectors], total[kVectors];
-  Unroll<kVectors>([&](auto u) HWY_ATTR {
+  Unroll<kVectors>([&](auto u) ATTNBENCH_INLINED {
     total[u] = hn::Zero(d);
-    Unroll<kColumns>([&](auto c) HWY_ATTR { acc[c][u] = hn::Zero(d); });
+    Unroll<kColumns>([&](auto c) ATTNBENCH_INLINED { acc[c][u] = hn::Zero(d); });
   });
-  const auto key = [&](Index j) HWY_ATTR {
+  const auto key = [&](Index j) ATTNBENCH_INLINED {
     VF x[kVectors];
-    Unroll<kVectors>([&](auto u) HWY_ATTR {
+    Unroll<kVectors>([&](auto u) ATTNBENCH_INLINED {
       x[u] = hn::Load(d, p + j * kQueries + u * kLanes);
       if constexpr (kSum) total[u] = hn::Add(total[u], x[u]);
     });
-    Unroll<kColumns>([&](auto c) HWY_ATTR {
+    Unroll<kColumns>([&](auto c) ATTNBENCH_INLINED {
       const VF b = hn::Set(d, v[j * v_stride + c]);
-      Unroll<kVectors>([&](auto u) HWY_ATTR { acc[c][u] = hn::MulAdd(b, x[u], acc[c][u]); });
+      Unroll<kVectors>([&](auto u) ATTNBENCH_INLINED { acc[c][u] = hn::MulAdd(b, x[u], acc[c][u]); });
     });
   };
   Index j = 0;
-  for (; j + 4 <= keys; j += 4) Unroll<4>([&](auto u) HWY_ATTR { key(j + u); });
+  for (; j + 4 <= keys; j += 4) Unroll<4>([&](auto u) ATTNBENCH_INLINED { key(j + u); });
   for (; j < keys; ++j) key(j);
-  Unroll<kVectors>([&](auto u) HWY_ATTR {
-    Unroll<kColumns>([&](auto c) HWY_ATTR {
+  Unroll<kVectors>([&](auto u) ATTNBENCH_INLINED {
+    Unroll<kColumns>([&](auto c) ATTNBENCH_INLINED {
       float* to = o + c * kQueries + u * kLanes;
       hn::Store(first ? acc[c][u] : hn::Add(hn::Load(d, to), acc[c][u]), d, to);
     });

@@ -13,6 +13,10 @@
 
 #include <utility>
 
+// Lambdas of the hot loops: not inlined, their vectors would live in memory (35 % instead of 86 %).
+#undef ATTNBENCH_INLINED
+#define ATTNBENCH_INLINED HWY_ATTR __attribute__((always_inline))
+
 #include "hwy/highway.h"
 #include "kernels/contract/tensor.h"
 
@@ -126,8 +130,8 @@ HWY_INLINE void TransposeOut(const float* from, Index stride, Index columns, VF 
     Unroll<4>([&](auto r)
                   HWY_ATTR { v[r] = hn::Mul(hn::LoadU(DF(), from + (c + r) * stride), factor); });
     Transpose4x4(v[0], v[1], v[2], v[3]);
-    Unroll<4>([&](auto r) HWY_ATTR {
-      Unroll<kLanes / 4>([&](auto block) HWY_ATTR { StoreBlock<block>(v[r], rows, c, r, count); });
+    Unroll<4>([&](auto r) ATTNBENCH_INLINED {
+      Unroll<kLanes / 4>([&](auto block) ATTNBENCH_INLINED { StoreBlock<block>(v[r], rows, c, r, count); });
     });
   }
   for (; c < columns; ++c) {
