@@ -13,14 +13,14 @@
 
 namespace attnbench {
 
-// GFLOP/s of f32 FMA, or of the bf16 dot (two products a lane; emulated by f32 FMA where the
-// instruction set lacks it).
+// GFLOP/s of f32 FMA, or of the bf16 dot (two products a lane). Where the instruction set lacks the
+// dot, the f32 FMA stands for it: kernels widen there.
 double ProbeFlops(DType dtype, int threads);
 // GB/s of reading `bytes` in all, split over the threads; the buffer is kept between calls.
 double ProbeReadGbps(std::size_t bytes, int threads);
 // 1e9 float32 exponentials a second, by the kernels' kind of polynomial.
 double ProbeGexps(int threads);
-// False when the bf16 dot is emulated.
+// Whether the dispatched instruction set has the bf16 dot.
 bool NativeBf16Dot();
 
 // The table of `attnbench peak`: a row a thread count.

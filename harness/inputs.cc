@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/inputs.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -144,6 +147,9 @@ Buffer::Buffer(std::size_t bytes) : size_(bytes) {
   void* data = nullptr;
   if (posix_memalign(&data, alignment, rounded) != 0) throw std::bad_alloc();
   data_.reset(static_cast<std::byte*>(data));
+#ifdef MADV_HUGEPAGE  // where the system leaves huge pages to the asking; all kernels get the same
+  if (bytes >= kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
+#endif
 }
 
 void Buffer::Free::operator()(std::byte* data) const { std::free(data); }

@@ -29,6 +29,9 @@ nlohmann::json MeasureCase(const Case& test_case, const MeasureSettings& setting
 // status; peak_rss_bytes, workspace_bytes.
 nlohmann::json MeasureMemory(const Case& test_case);
 
+// What a call into the host costs, for kernels hosted in Python; null where there is no host.
+extern double (*hosted_call_overhead_ns)();
+
 struct MedianInterval {
   double median = 0, low = 0, high = 0;  // low, high: 95 % by order statistics
 };

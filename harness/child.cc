@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/child.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "harness/measure.h"
+
+namespace attnbench {
+namespace {
+
+using nlohmann::json;
+
+bool WriteAll(int fd, const std::string& text) {
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t n = write(fd, text.data() + done, text.size() - done);
+    if (n <= 0) return false;
+    done += static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
+json Failed(const std::string& reason) { return {{"status", "failed"}, {"reason", reason}}; }
+
+// What a kernel or its inputs throw becomes the case's record; the child lives on.
+json Answer(const json& request) {
+  try {
+    Case c;
+    if (std::string wrong = FromJson(request.at("case"), &c); !wrong.empty()) return Failed(wrong);
+    const std::string pass = request.value("pass", "measure");
+    if (pass == "memory") return MeasureMemory(c);
+    if (pass != "measure") return Failed("pass: must be 'measure' or 'memory', is '" + pass + "'");
+    return MeasureCase(c, MeasureSettingsFromJson(request.value("settings", json::object())));
+  } catch (const std::bad_alloc&) {
+    return Failed("out of memory");
+  } catch (const std::exception& e) {
+    return Failed(e.what());
+  }
+}
+
+}  // namespace
+
+int ChildLoop(int in_fd, int out_fd) {
+  const int out = dup(out_fd);
+  std::fflush(stdout);
+  dup2(STDERR_FILENO, STDOUT_FILENO);
+  std::FILE* in = fdopen(dup(in_fd), "r");
+  if (out < 0 || !in) return 2;
+
+  int status = 0;
+  char* line = nullptr;
+  std::size_t capacity = 0;
+  for (ssize_t length; (length = getline(&line, &capacity, in)) > 0;) {
+    const json request = json::parse(line, line + length, nullptr, false);
+    if (!request.is_object()) {
+      std::fprintf(stderr, "attnbench child: a line that is no JSON object\n");
+      status = 2;
+      break;
+    }
+    // nlohmann writes non-finite numbers as null; a reason may hold bytes that are no UTF-8.
+    const std::string reply =
+        Answer(request).dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+    if (!WriteAll(out, reply)) break;  // the parent is gone
+  }
+  std::free(line);
+  std::fclose(in);
+  close(out);
+  return status;
+}
+
+}  // namespace attnbench
