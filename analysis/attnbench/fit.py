@@ -24,7 +24,7 @@ from scipy import stats
 from scipy.optimize import nnls
 
 from attnbench import records as records_module
-from attnbench.variants import SIZES
+from attnbench.variants import GROWTH, SIZES
 
 PROVISIONAL_BELOW = 8
 FEWEST_SIZES = 4  # three parameters, one size left to contradict them
@@ -169,7 +169,7 @@ def fit_shape(n: Sequence[float], d: Sequence[float], y: Sequence[float]) -> tup
 
 def growth_axis(frame: pd.DataFrame) -> str:
     """The size that this frame is a sweep over: the one with most values, keys winning ties."""
-    return max(SIZES, key=lambda c: (frame[c].nunique() if c in frame else 0, -SIZES.index(c)))
+    return max(GROWTH, key=lambda c: (frame[c].nunique() if c in frame else 0, -GROWTH.index(c)))
 
 
 def series_columns(frame: pd.DataFrame, over: str) -> list[str]:

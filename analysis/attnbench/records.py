@@ -43,7 +43,7 @@ _NUMBERS = ("round", "threads", "ranks", "median_ns", "plan_ns", "select_ns", "w
             "tolerance", "rows_checked", "gflops", "ceiling_gflops", "ceiling_gbps",
             "fraction_of_ceiling", "useful_flops", "useful_bytes", "useful_exps",
             "executed_flops", "window", "stride", "offset", "sinks", "mask_columns",
-            "ci95_low_ns", "ci95_high_ns", *_SHAPE)  # fmt: skip
+            "ci95_low_ns", "ci95_high_ns", "input_layer", "input_head", *_SHAPE)  # fmt: skip
 
 log = logging.getLogger("attnbench")
 

@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 # The axes of a sweep, in the order in which a growth is looked for along them.
-SIZES = ("keys", "queries", "head_dim", "v_dim", "heads", "kv_heads", "batch")
+GROWTH = ("keys", "queries", "head_dim", "v_dim", "heads", "kv_heads", "batch")
+# Where real inputs come from: axes too, but nothing grows along them.
+SIZES = (*GROWTH, "input_layer", "input_head")
 
 # Columns that enter the label where they vary, and how.
 _VARYING = {
@@ -27,8 +29,6 @@ _VARYING = {
     "key_lengths": "ragged {}",
     "input_kind": "{}",
     "input_logit_scale": "logits {}",
-    "input_layer": "layer {}",
-    "input_head": "head {}",
     "input_content": "{}",
 }
 # Of these only a difference between variants of one problem size counts: the default scale is

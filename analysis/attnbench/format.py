@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures and tables as text: the same rounding and units in the terminal, HTML, LaTeX and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
+_BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Plain decimal with that many digits and trailing zeros kept: 12.0, 0.0123, 1230."""
+    if not np.isfinite(value):
+        return ""
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")  # 99.96 has one digit more once rounded
+    decimals = max(digits - 1 - int(np.floor(np.log10(abs(rounded)))), 0)
+    return f"{rounded:.{decimals}f}"
+
+
+def time_text(ns: float) -> str:
+    """12.3 ms; empty for nan."""
+    return _scaled(ns, _TIMES)
+
+
+def bytes_text(count: float) -> str:
+    """12.3 MiB; empty for nan."""
+    if np.isfinite(count) and 0 <= count < 1024:
+        return f"{count:.0f} B"
+    return _scaled(count, _BYTES)
+
+
+def time_with_interval(ns: float, low: float, high: float) -> str:
+    """12.3 ms [12.1, 12.9]: one unit for all three, and as many digits as tell the bounds apart."""
+    if not np.isfinite(ns):
+        return ""
+    unit, name = next(((u, t) for u, t in _TIMES if abs(ns) >= u), _TIMES[-1])
+    if not np.isfinite(low):
+        return f"{significant(ns / unit)} {name}"
+    shown = [significant(x / unit) for x in (ns, low, high)]
+    if shown[1] == shown[2] and low != high:
+        shown = [significant(x / unit, 4) for x in (ns, low, high)]
+    return f"{shown[0]} {name} [{shown[1]}, {shown[2]}]"
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %" if np.isfinite(fraction) else ""
+
+
+def error_text(error: float) -> str:
+    return f"{error:.1e}" if np.isfinite(error) else ""
+
+
+def exponent_text(value: float, low: float, high: float) -> str:
+    if not np.isfinite(value):
+        return ""
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> str:
+    """Aligned columns: the first texts left, figures right. The widest text column is cut with an
+    ellipsis when the table would be wider than `width` (0: any)."""
+    columns = list(zip(header, *rows, strict=True))
+    figures = [_is_figures(column[1:]) for column in columns]
+    widths = [max(map(len, column)) for column in columns]
+    if width and sum(widths) + 2 * (len(widths) - 1) > width:
+        texts = [i for i, figure in enumerate(figures) if not figure] or range(len(widths))
+        widest = max(texts, key=lambda i: widths[i])
+        widths[widest] = max(width - (sum(widths) - widths[widest]) - 2 * (len(widths) - 1), 8)
+
+    def line(cells: Sequence[str]) -> str:
+        made = []
+        for cell, size, figure in zip(cells, widths, figures, strict=True):
+            cut = cell if len(cell) <= size else cell[: size - 1] + "…"
+            made.append(cut.rjust(size) if figure else cut.ljust(size))
+        return "  ".join(made).rstrip()
+
+    return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, rows)])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    columns = list(zip(header, *rows, strict=True))
+    rule = ["---:" if _is_figures(column[1:]) else "---" for column in columns]
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *escaped])
+
+
+def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A booktabs tabular; \\usepackage{booktabs} is all that it needs."""
+    columns = list(zip(header, *rows, strict=True))
+    align = "".join("r" if _is_figures(column[1:]) else "l" for column in columns)
+    body = [" & ".join(map(latex_escape, row)) + r" \\" for row in rows]
+    head = " & ".join(map(latex_escape, header)) + r" \\"
+    return "\n".join([
+        rf"\begin{{tabular}}{{{align}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+        r"\end{tabular}", "",
+    ])  # fmt: skip
+
+
+def latex_escape(text: str) -> str:
+    for old, new in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"),
+                     ("#", r"\#"), ("$", r"\$"), ("{", r"\{"), ("}", r"\}"), ("^", r"\^{}"),
+                     ("~", r"\~{}"), ("µ", r"$\mu$"), ("±", r"$\pm$"), ("·", r"$\cdot$"),
+                     ("×", r"$\times$"), ("…", r"\dots{}")):  # fmt: skip
+        text = text.replace(old, new)
+    return text
+
+
+def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
+    if not np.isfinite(value):
+        return ""
+    unit, name = next(((u, t) for u, t in units if abs(value) >= u), units[-1])
+    return f"{significant(value / unit)} {name}"
+
+
+def _is_figures(cells: Sequence[str]) -> bool:
+    filled = [c for c in cells if c]
+    return bool(filled) and all(c[0].isdigit() or c[0] in "-+.[≤≥<>" for c in filled)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What environment.json says of the machine, in words: footers, titles, the test of sameness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+
+def cpu(environment: dict[str, Any]) -> str:
+    """The processor's name; "unknown CPU" where the environment does not say."""
+    found = _first(environment, ("cpu", "model"), ("cpu", "name"), ("cpu_model",), ("cpu",))
+    return " ".join(found.split()) if isinstance(found, str) and found else "unknown CPU"
+
+
+def cpus(environment: dict[str, Any]) -> int:
+    """How many CPUs the run was allowed; 0 where unknown."""
+    found = _first(environment, ("cpus_allowed",), ("cpu", "cpus_allowed"), ("cores_allowed",))
+    if isinstance(found, list):
+        return len(found)
+    return int(found) if isinstance(found, (int, float)) else 0
+
+
+def commit(environment: dict[str, Any]) -> str:
+    """The commit's first nine digits, with "+dirty" where the tree had changes; may be empty."""
+    found = _first(environment, ("git", "commit"), ("git_commit",), ("commit",))
+    if not isinstance(found, str) or not found:
+        return ""
+    dirty = _first(environment, ("git", "dirty"), ("git_dirty",), ("dirty",)) is True
+    return found.split("+")[0][:9] + ("+dirty" if dirty or found.endswith("+dirty") else "")
+
+
+def cache_bytes(environment: dict[str, Any]) -> list[int]:
+    """Data caches of one core, level 1 first; empty where unknown."""
+    found = _first(
+        environment, ("cache_bytes",), ("data_cache_bytes",), ("cpu", "data_cache_bytes"),
+        ("cpu", "cache_bytes"), ("caches",),
+    )  # fmt: skip
+    if isinstance(found, list):
+        sizes = [c.get("bytes") if isinstance(c, dict) else c for c in found]
+        return [int(s) for s in sizes if isinstance(s, (int, float))]
+    return []
+
+
+def identity(environment: dict[str, Any]) -> dict[str, Any]:
+    """What must agree for two runs to count as of one machine."""
+    return {"processor": cpu(environment), "CPUs allowed": cpus(environment)}
+
+
+def footer(frame: pd.DataFrame, width_in: float = 7.0) -> str:
+    """One line for a figure: machine, threads, dtype, commit."""
+    environments = list(frame.attrs.get("environments", {}).values())
+    environments = environments or [frame.attrs.get("environment", {})]
+    names = list(dict.fromkeys(cpu(e) for e in environments))
+    commits = list(dict.fromkeys(c for e in environments if (c := commit(e))))
+    threads = sorted(frame["threads"].unique())
+    count = f"{_listed(threads)} thread{'s' if threads != [1] else ''}"
+    parts = [" / ".join(names), count, _listed(sorted(frame["dtype"].unique()))]
+    parts.append(f"commit {_listed(commits)}" if commits else "commit unknown")
+    joined = " · ".join(p for p in parts if p)
+    if width_in < 5 and len(joined) > 60:
+        return f"{parts[0]}\n" + " · ".join(p for p in parts[1:] if p)
+    return joined
+
+
+def _listed(values: list[Any]) -> str:
+    shown = ", ".join(map(str, values[:4]))
+    return shown + (", …" if len(values) > 4 else "")
+
+
+def _first(environment: dict[str, Any], *paths: tuple[str, ...]) -> Any:
+    for path in paths:
+        value: Any = environment
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None and not isinstance(value, dict):
+            return value
+    return None
