@@ -220,21 +220,27 @@ double ProbeReadGbps(std::size_t bytes, int threads) {
 }
 
 nlohmann::json PeakTable(const std::vector<int>& threads) {
+  // A table is looked at once and has the time: a neighbour's burst must not pass for the machine.
+  const auto best = [](auto&& probe) {
+    double most = 0;
+    for (int attempt = 0; attempt < 10; ++attempt) most = std::max(most, probe());
+    return most;
+  };
   nlohmann::json rows = nlohmann::json::array();
   const std::vector<std::size_t> caches = DataCacheBytes();
   for (int t : threads) {
     nlohmann::json gbps = nlohmann::json::object();
     for (std::size_t level = 0; level < caches.size(); ++level) {
       // Half a level; the last one is shared, the others belong to each core.
-      const std::size_t own = caches[level] / 2;
       const bool shared = level + 1 == caches.size() && level > 0;
-      gbps["L" + std::to_string(level + 1)] = ProbeReadGbps(shared ? own : own * t, t);
+      const std::size_t bytes = caches[level] / 2 * (shared ? 1 : t);
+      gbps["L" + std::to_string(level + 1)] = best([&] { return ProbeReadGbps(bytes, t); });
     }
-    gbps["DRAM"] = ProbeReadGbps(8 * LastLevelCacheBytes(), t);
+    gbps["DRAM"] = best([&] { return ProbeReadGbps(8 * LastLevelCacheBytes(), t); });
     rows.push_back({{"threads", t},
-                    {"f32_gflops", ProbeFlops(DType::kF32, t)},
-                    {"bf16_gflops", ProbeFlops(DType::kBF16, t)},
-                    {"gexps", ProbeGexps(t)},
+                    {"f32_gflops", best([&] { return ProbeFlops(DType::kF32, t); })},
+                    {"bf16_gflops", best([&] { return ProbeFlops(DType::kBF16, t); })},
+                    {"gexps", best([&] { return ProbeGexps(t); })},
                     {"read_gbps", gbps}});
   }
   return {{"target", DispatchedTarget()},
