@@ -292,7 +292,8 @@ Verdict Check(const Kernel& kernel, const Problem& p, const Options& options, co
     const FencedWorkspace workspace(
         kernel.workspace ? kernel.workspace(p, options, settings.threads) : 0);
     context.workspace = workspace.data();
-    const auto plan = kernel.plan ? kernel.plan(p, options, settings.threads) : nullptr;
+    auto plan = settings.plan;
+    if (!plan && kernel.plan) plan = kernel.plan(p, options, settings.threads);
     context.plan = plan.get();
     if (kernel.select) {
       tiles = kernel.select(p, in, context);

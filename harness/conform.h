@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <iosfwd>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct CheckSettings {
   int threads = 1;
   unsigned provides = 0;  // lse and weights to ask for and check (what the kernel provides of them)
   Layout out_layout = Layout::kPacked;
+  std::shared_ptr<const void> plan = nullptr;  // the kernel's plan, when it was made already
 };
 
 struct Verdict {

@@ -182,10 +182,11 @@ double Median(std::vector<double> values) {
 
 // Empty, or what is wrong; the error goes into the record either way.
 std::string CheckInto(json* record, const Case& c, const Kernel& kernel, const Options& options,
-                      const OwnedInputs& inputs, const MeasureSettings& settings) {
+                      const OwnedInputs& inputs, const std::shared_ptr<const void>& plan,
+                      const MeasureSettings& settings) {
   const Verdict verdict =
       Check(kernel, c.problem, options, inputs.view(),
-            {.rows = settings.check_rows, .seed = c.seed + 1, .threads = c.threads});
+            {.rows = settings.check_rows, .seed = c.seed + 1, .threads = c.threads, .plan = plan});
   (*record)["error"] = verdict.error;
   (*record)["error_frobenius"] = verdict.error_frobenius;
   (*record)["tolerance"] = verdict.tolerance;
@@ -293,8 +294,12 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   record["useful"] = ToJson(useful);
   record["executed"] =
       ToJson(kernel.executed ? kernel.executed(c.problem, prepared.options) : useful);
+  auto begin = Clock::now();
+  if (kernel.plan) prepared.plan = kernel.plan(c.problem, prepared.options, c.threads);
+  record["plan_ns"] = kernel.plan ? json(Nanoseconds(Clock::now() - begin)) : json(nullptr);
   if (settings.check) {
-    const std::string wrong = CheckInto(&record, c, kernel, prepared.options, inputs, settings);
+    const std::string wrong =
+        CheckInto(&record, c, kernel, prepared.options, inputs, prepared.plan, settings);
     if (!wrong.empty()) {
       record["status"] = "incorrect";
       record["reason"] = wrong;
@@ -314,9 +319,6 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   }
   prepared.workspace = Buffer(record["workspace_bytes"].get<std::size_t>());
 
-  auto begin = Clock::now();
-  if (kernel.plan) prepared.plan = kernel.plan(c.problem, prepared.options, c.threads);
-  record["plan_ns"] = kernel.plan ? json(Nanoseconds(Clock::now() - begin)) : json(nullptr);
   begin = Clock::now();
   if (kernel.select)
     for (const OwnedInputs* in : prepared.inputs)
@@ -324,6 +326,12 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   record["select_ns"] = kernel.select
                             ? json(Nanoseconds(Clock::now() - begin) / static_cast<double>(copies))
                             : json(nullptr);
+
+  if (kernel.host == "python") {  // conversions, allocations and compilation of the library
+    begin = Clock::now();
+    for (std::size_t i = 0; i < copies; ++i) prepared.RunOnce();
+    record["prepare_ns"] = Nanoseconds(Clock::now() - begin) / static_cast<double>(copies);
+  }
 
   Probes probes;
   if (settings.probe) probes.Take(c.problem, useful, touched_bytes, c.threads);

@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+// attnbench._core: the registry of kernels for Python, and kernels in Python for the registry.
+// What is convenient stands in the package on top (analysis/attnbench/__init__.py).
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <optional>
+#include <sstream>
+
+#include "harness/ceilings.h"
+#include "harness/child.h"
+#include "harness/inputs.h"
+#include "harness/machine.h"
+#include "harness/measure.h"
+#include "harness/python_hosted.h"
+#include "kernels/contract/plugin.h"
+#include "kernels/simd/target.h"
+
+namespace py = pybind11;
+
+namespace attnbench {
+namespace {
+
+[[noreturn]] void Bad(const std::string& message) { throw py::value_error(message); }
+
+py::object ToPython(const nlohmann::json& json) {
+  return py::module_::import("json").attr("loads")(json.dump());
+}
+
+// "[2, 3, 4]", for messages.
+std::string ShapeOf(const py::array& array) {
+  std::ostringstream text;
+  text << "[";
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) text << (i ? ", " : "") << array.shape(i);
+  text << "]";
+  return text.str();
+}
+
+DType DTypeOf(const char* argument, const py::array& array) {
+  const std::string name = py::str(array.dtype());
+  if (name == "float32") return DType::kF32;
+  if (name == "bfloat16") return DType::kBF16;
+  Bad(std::string(argument) + ": dtype must be float32 or bfloat16, is " + name);
+}
+
+// An array that a kernel can read in place: aligned, columns contiguous; else a copy of it.
+py::array Readable(const py::array& array) {
+  const bool columns_contiguous =
+      array.shape(array.ndim() - 1) == 1 || array.strides(array.ndim() - 1) == array.itemsize();
+  bool whole_elements = true;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i)
+    whole_elements &= array.strides(i) % array.itemsize() == 0;
+  if (columns_contiguous && whole_elements && array.attr("flags").attr("aligned").cast<bool>())
+    return array;
+  return py::module_::import("numpy").attr("ascontiguousarray")(array);
+}
+
+// Q, K or V as it came, with the dimensions that it lacks in front taken as 1.
+struct Argument {
+  py::array array;
+  DType dtype;
+  Index batch, heads, rows, columns;
+
+  Argument(const char* name, const py::object& object) {
+    array = py::module_::import("numpy").attr("asarray")(object);
+    if (array.ndim() < 2 || array.ndim() > 4)
+      Bad(std::string(name) + ": must be [batch, heads, n, d], [heads, n, d] or [n, d], is " +
+          ShapeOf(array));
+    dtype = DTypeOf(name, array);
+    for (py::ssize_t i = 0; i < array.ndim(); ++i)
+      if (array.shape(i) == 0) Bad(std::string(name) + ": is empty, " + ShapeOf(array));
+    array = Readable(array);
+    columns = Size(1), rows = Size(2), heads = Size(3), batch = Size(4);
+  }
+  Index Size(int from_end) const {
+    return from_end <= array.ndim() ? array.shape(array.ndim() - from_end) : 1;
+  }
+  Index Stride(int from_end) const {  // in elements
+    return from_end <= array.ndim()
+               ? array.strides(array.ndim() - from_end) / static_cast<Index>(array.itemsize())
+               : 0;
+  }
+  ConstTensor View() const { return {array.data(), dtype, Stride(4), Stride(3), Stride(2)}; }
+};
+
+// A float32 array of the trainable scores, contiguous.
+py::array Weight(const char* name, const py::object& object, const std::vector<Index>& shape) {
+  if (object.is_none()) Bad(std::string(name) + ": this score needs it");
+  const auto numpy = py::module_::import("numpy");
+  py::array array = numpy.attr("asarray")(object);
+  if (DTypeOf(name, array) != DType::kF32) Bad(std::string(name) + ": dtype must be float32");
+  bool same = array.ndim() == static_cast<py::ssize_t>(shape.size());
+  for (std::size_t i = 0; same && i < shape.size(); ++i) same = array.shape(i) == shape[i];
+  if (!same) {
+    std::ostringstream text;
+    text << name << ": must be [";
+    for (std::size_t i = 0; i < shape.size(); ++i) text << (i ? ", " : "") << shape[i];
+    text << "], is " << ShapeOf(array);
+    Bad(text.str());
+  }
+  return numpy.attr("ascontiguousarray")(array);
+}
+
+using MaybeIndex = std::optional<Index>;
+
+Mask MakeMask(bool causal, const std::optional<std::string>& pattern, MaybeIndex window,
+              MaybeIndex stride, MaybeIndex offset, MaybeIndex columns, Index sinks) {
+  Mask mask;
+  mask.causal = causal, mask.sinks = sinks;
+  const std::string name = pattern ? *pattern : window && !stride ? "local" : "full";
+  if (!Parse(name, &mask.pattern) || mask.pattern == Mask::Pattern::kTiles)
+    Bad("pattern: must be 'full', 'local', 'strided', 'columns' or 'fixed', is '" + name + "'");
+  const auto take = [&](const char* argument, MaybeIndex value, bool used, Index* field) {
+    if (value && !used) Bad(std::string(argument) + ": pattern '" + name + "' does not use it");
+    if (value) *field = *value;
+  };
+  using enum Mask::Pattern;
+  const auto p = mask.pattern;
+  take("window", window, p == kLocal || p == kStrided || p == kColumns, &mask.window);
+  take("stride", stride, p == kStrided || p == kColumns || p == kFixed, &mask.stride);
+  take("offset", offset, p == kColumns, &mask.offset);
+  take("columns", columns, p == kFixed, &mask.columns);
+  return mask;
+}
+
+// The kernel named, or for "auto" the first that serves the problem: flash before all, the slow and
+// obvious ones last.
+const Kernel& ChooseKernel(const std::string& name, const Problem& problem, unsigned provides) {
+  if (name != "auto") {
+    if (const Kernel* kernel = FindKernel(name)) return *kernel;
+    std::string known;
+    for (const Kernel* kernel : Kernels())
+      known += (known.empty() ? "" : ", ") + std::string(kernel->name);
+    Bad("kernel: unknown kernel '" + name + "' (known: " + known + ")");
+  }
+  const auto rank = [](const Kernel& k) {
+    return k.name == "flash" ? 0 : k.name == "naive" ? 2 : k.name == "reference" ? 3 : 1;
+  };
+  const Kernel* best = nullptr;
+  for (const Kernel* kernel : Kernels()) {
+    if (kernel->host != "cpp" || (provides & ~kernel->provides)) continue;
+    if (kernel->refuse && !kernel->refuse(problem, Options(kernel->options)).empty()) continue;
+    if (!best || rank(*kernel) < rank(*best)) best = kernel;
+  }
+  return *best;  // the reference serves everything
+}
+
+// An array for the output, with as many dimensions as the inputs have.
+py::array Allocate(const py::object& dtype, const std::vector<Index>& shape, int ndim) {
+  const std::vector<Index> kept(shape.end() - ndim, shape.end());
+  return py::module_::import("numpy").attr("empty")(py::cast(kept), dtype);
+}
+
+Tensor Packed(py::array& array, DType dtype, Index heads, Index rows, Index columns) {
+  return {array.mutable_data(), dtype, heads * rows * columns, rows * columns, columns};
+}
+
+py::object Attention(const py::object& q_in, const py::object& k_in, const py::object& v_in,
+                     const std::string& kernel_name, bool causal,
+                     const std::optional<std::string>& pattern, MaybeIndex window,
+                     MaybeIndex stride, MaybeIndex offset, MaybeIndex columns, Index sinks,
+                     std::optional<double> scale, double softcap, int threads,
+                     const py::object& bias_in, const py::object& key_lengths_in,
+                     const std::string& score, const py::object& w_in, const py::object& u_in,
+                     const py::object& v_score_in, const py::object& centers_in,
+                     const std::map<std::string, Index>& options_in, bool return_lse,
+                     bool return_weights) {
+  const auto numpy = py::module_::import("numpy");
+  const Argument q("q", q_in), k("k", k_in), v("v", v_in);
+  const int ndim = static_cast<int>(q.array.ndim());
+  for (const auto& [name, x] : {std::pair<const char*, const Argument*>{"k", &k}, {"v", &v}}) {
+    const std::string at = std::string(name) + ": ";
+    if (x->array.ndim() != ndim)
+      Bad(at + "must have as many dimensions as q, " + ShapeOf(q.array) + ", is " +
+          ShapeOf(x->array));
+    if (x->dtype != q.dtype) Bad(at + "dtype must be that of q");
+    if (x->batch != q.batch)
+      Bad(at + "batch must be that of q, " + std::to_string(q.batch) + ", is " +
+          std::to_string(x->batch));
+  }
+  if (k.columns != q.columns)
+    Bad("k: head_dim must be that of q, " + std::to_string(q.columns) + ", is " +
+        std::to_string(k.columns));
+  if (v.heads != k.heads) Bad("v: must have as many heads as k");
+  if (v.rows != k.rows)
+    Bad("v: must have as many rows as k, " + std::to_string(k.rows) + ", has " +
+        std::to_string(v.rows));
+  if (q.heads % k.heads != 0)
+    Bad("k: q's heads (" + std::to_string(q.heads) + ") must be a multiple of its heads (" +
+        std::to_string(k.heads) + ")");
+  if (threads < 1) Bad("threads: must be at least 1, is " + std::to_string(threads));
+
+  Problem p;
+  p.batch = q.batch, p.heads = q.heads, p.kv_heads = k.heads, p.queries = q.rows, p.keys = k.rows;
+  p.head_dim = q.columns, p.v_dim = v.columns;
+  p.dtype = p.out_dtype = q.dtype;
+  p.softcap = softcap;
+  if (scale) {
+    if (!std::isfinite(*scale)) Bad("scale: must be finite");
+    p.scale = *scale;
+  }
+  if (!Parse(score, &p.score)) Bad("score: unknown score '" + score + "'");
+  p.mask = MakeMask(causal, pattern, window, stride, offset, columns, sinks);
+  p.has_bias = !bias_in.is_none();
+  p.has_key_lengths = !key_lengths_in.is_none();
+  p.has_centers = !centers_in.is_none();
+
+  Inputs in;
+  in.q = q.View(), in.k = k.View(), in.v = v.View();
+  py::array w, u, v_score, bias, centers;
+  std::vector<Index> key_lengths;
+  const Index d = p.head_dim;
+  if (p.score == Score::kConcat || p.score == Score::kAdditive) {
+    const py::array guess = numpy.attr("asarray")(v_score_in);
+    if (v_score_in.is_none() || guess.ndim() != 1) Bad("v_score: must be [hidden]");
+    p.hidden = guess.shape(0);
+    v_score = Weight("v_score", v_score_in, {p.hidden});
+    w = Weight("w", w_in, {p.hidden, p.score == Score::kConcat ? 2 * d : d});
+    if (p.score == Score::kAdditive) u = Weight("u", u_in, {p.hidden, d});
+  } else if (p.score == Score::kGeneral) {
+    w = Weight("w", w_in, {d, d});
+  } else if (p.score == Score::kLocation) {
+    w = Weight("w", w_in, {p.keys, d});
+  }
+  const auto data = [](const py::array& a) {
+    return a.size() ? static_cast<const float*>(a.data()) : nullptr;
+  };
+  in.score = {data(w), data(u), data(v_score)};
+  if (p.has_bias) {
+    bias = numpy.attr("asarray")(bias_in);
+    if (DTypeOf("bias", bias) != DType::kF32) Bad("bias: dtype must be float32");
+    const std::string shape = ShapeOf(bias);
+    try {
+      bias = numpy.attr("broadcast_to")(bias, py::make_tuple(p.batch, p.heads, p.queries, p.keys));
+    } catch (const py::error_already_set&) {
+      Bad("bias: must broadcast to [batch, heads, queries, keys], is " + shape);
+    }
+    bias = Readable(bias);
+    const auto step = [&](int i) { return bias.strides(i) / 4; };
+    in.bias = {bias.data(), DType::kF32, step(0), step(1), step(2)};
+  }
+  if (p.has_key_lengths) {
+    const py::array lengths = numpy.attr("asarray")(key_lengths_in);
+    if (lengths.ndim() != 1 || lengths.shape(0) != p.batch || lengths.dtype().kind() == 'f')
+      Bad("key_lengths: must be [batch] integers");
+    key_lengths = lengths.cast<std::vector<Index>>();
+    for (Index length : key_lengths)
+      if (length < 0 || length > p.keys)
+        Bad("key_lengths: must be in 0 ... " + std::to_string(p.keys) + ", has " +
+            std::to_string(length));
+    in.key_lengths = key_lengths.data();
+  }
+  if (p.has_centers) {
+    centers = numpy.attr("ascontiguousarray")(centers_in);
+    if (DTypeOf("centers", centers) != DType::kF32 ||
+        centers.size() != p.batch * p.heads * p.queries)
+      Bad("centers: must be float32 [batch, heads, queries]");
+    in.centers = data(centers);
+  }
+  p.Resolve();
+  if (const std::string invalid = p.Invalid(); !invalid.empty()) Bad(invalid);
+
+  const unsigned provides = (return_lse ? kLse : 0u) | (return_weights ? kWeights : 0u);
+  const Kernel& kernel = ChooseKernel(kernel_name, p, provides);
+  if (provides & ~kernel.provides)
+    Bad(std::string(provides & kLse & ~kernel.provides ? "return_lse" : "return_weights") +
+        ": kernel '" + std::string(kernel.name) + "' does not provide it");
+  Options options(kernel.options);
+  for (const auto& [name, value] : options_in)
+    if (const std::string wrong = options.Set(name, value); !wrong.empty())
+      Bad("options: " + wrong);
+  if (kernel.refuse)
+    if (const std::string reason = kernel.refuse(p, options); !reason.empty())
+      Bad("kernel: '" + std::string(kernel.name) + "' refuses this problem: " + reason);
+
+  Output out;
+  py::array o = Allocate(q.array.dtype(), {p.batch, p.heads, p.queries, p.v_dim}, ndim);
+  out.out = Packed(o, p.out_dtype, p.heads, p.queries, p.v_dim);
+  py::array lse, weights;
+  if (return_lse) {
+    lse = Allocate(py::str("float32"), {p.batch, p.heads, p.queries}, ndim - 1);
+    out.lse = static_cast<float*>(lse.mutable_data());
+  }
+  if (return_weights) {
+    weights = Allocate(py::str("float32"), {p.batch, p.heads, p.queries, p.keys}, ndim);
+    out.weights = Packed(weights, DType::kF32, p.heads, p.queries, p.keys);
+  }
+  {
+    const py::gil_scoped_release release;
+    const Buffer workspace(kernel.workspace ? kernel.workspace(p, options, threads) : 0);
+    const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
+    Context context{
+        .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
+    TileList tiles;
+    if (kernel.select) {
+      tiles = kernel.select(p, in, context);
+      context.selected = &tiles;
+    }
+    kernel.run(p, in, out, context);
+  }
+  if (return_lse && return_weights) return py::make_tuple(o, lse, weights);
+  if (return_lse) return py::make_tuple(o, lse);
+  if (return_weights) return py::make_tuple(o, weights);
+  return o;
+}
+
+// Boolean [queries, keys]: who may look at whom.
+py::array MaskArray(Index queries, Index keys, bool causal,
+                    const std::optional<std::string>& pattern, MaybeIndex window, MaybeIndex stride,
+                    MaybeIndex offset, MaybeIndex columns, Index sinks) {
+  Problem p;
+  p.queries = queries, p.keys = keys, p.head_dim = 1;
+  p.mask = MakeMask(causal, pattern, window, stride, offset, columns, sinks);
+  p.Resolve();
+  if (const std::string invalid = p.Invalid(); !invalid.empty()) Bad(invalid);
+  py::array_t<bool> admitted({p.queries, p.keys});
+  auto at = admitted.mutable_unchecked<2>();
+  for (Index i = 0; i < p.queries; ++i)
+    for (Index j = 0; j < p.keys; ++j) at(i, j) = p.Admits(i, j);
+  return admitted;
+}
+
+py::list KernelList() {
+  py::list list;
+  for (const Kernel* kernel : Kernels()) {
+    py::list provides, options;
+    if (kernel->provides & kLse) provides.append("lse");
+    if (kernel->provides & kWeights) provides.append("weights");
+    for (const Option& option : kernel->options) {
+      py::dict o;
+      o["name"] = option.name;
+      o["default"] = option.default_value;
+      o["min"] = option.min;
+      o["max"] = option.max;
+      o["help"] = option.help;
+      options.append(o);
+    }
+    py::dict info;
+    info["name"] = std::string(kernel->name);
+    info["idea"] = std::string(kernel->idea);
+    info["host"] = std::string(kernel->host);
+    info["provides"] = provides;
+    info["options"] = options;
+    info["target"] = kernel->target ? kernel->target() : "baseline";
+    list.append(info);
+  }
+  return list;
+}
+
+}  // namespace
+}  // namespace attnbench
+
+PYBIND11_MODULE(_core, m) {
+  using namespace attnbench;
+  m.doc() = "Attention kernels of attnbench: the registry, and the loop that measures them.";
+  if (const std::string wrong = ForceTargetFromEnvironment(); !wrong.empty())
+    throw py::import_error(wrong);
+  const py::object none = py::none();
+
+  m.def("kernels", KernelList, "A dict per kernel: name, idea, host, provides, options, target.");
+  m.def(
+      "attention", Attention, py::arg("q"), py::arg("k"), py::arg("v"), py::kw_only(),
+      py::arg("kernel") = "flash", py::arg("causal") = false, py::arg("pattern") = none,
+      py::arg("window") = none, py::arg("stride") = none, py::arg("offset") = none,
+      py::arg("columns") = none, py::arg("sinks") = 0, py::arg("scale") = none,
+      py::arg("softcap") = 0.0, py::arg("threads") = 1, py::arg("bias") = none,
+      py::arg("key_lengths") = none, py::arg("score") = "scaled_dot", py::arg("w") = none,
+      py::arg("u") = none, py::arg("v_score") = none, py::arg("centers") = none,
+      py::arg("options") = std::map<std::string, Index>(), py::arg("return_lse") = false,
+      py::arg("return_weights") = false,
+      "Attention of q [B, H, n, d] over k [B, G, m, d] and v [B, G, m, dv] (or without B, or\n"
+      "without B and H), float32 or bfloat16. Returns out [B, H, n, dv], or (out[, lse]\n"
+      "[, weights]). kernel='auto' takes the first kernel that serves the problem. Bad arguments\n"
+      "and refusals: ValueError that begins with the argument's name. The GIL is released.");
+  m.def("mask", MaskArray, py::arg("queries"), py::arg("keys"), py::kw_only(),
+        py::arg("causal") = false, py::arg("pattern") = none, py::arg("window") = none,
+        py::arg("stride") = none, py::arg("offset") = none, py::arg("columns") = none,
+        py::arg("sinks") = 0, "Boolean [queries, keys]: which pairs the mask admits.");
+  m.def("register_kernel", RegisterHostedKernel, py::arg("name"), py::arg("idea"),
+        py::arg("refuse"), py::arg("prepare"), py::arg("target") = "",
+        "Adds a kernel hosted in Python. refuse(problem: dict) -> str, empty when accepted;\n"
+        "prepare(problem: dict, q, k, v, threads) -> object with run() and output() ->\n"
+        "[B, H, n, dv]. q, k, v are views [B, H, n, d]; target says what computes (a version).");
+  m.def(
+      "load_plugin",
+      [](const std::string& path) {
+        if (const std::string wrong = LoadPlugin(path); !wrong.empty()) Bad(wrong);
+      },
+      py::arg("path"), "Registers the kernels of a plugin; ValueError says why not.");
+  m.def("child_loop", ChildLoop, py::arg("in_fd") = 0, py::arg("out_fd") = 1,
+        py::call_guard<py::gil_scoped_release>(),
+        "Answers measuring requests, one JSON line each, until end of file.");
+  m.def(
+      "environment",
+      [](std::uint64_t seed) { return ToPython(DescribeEnvironment(0, nullptr, seed)); },
+      py::arg("seed") = 0, "What environment.json holds.");
+  m.def(
+      "peak", [](const std::vector<int>& threads) { return ToPython(PeakTable(threads)); },
+      py::arg("threads") = std::vector<int>{1}, "The measured ceilings, a row a thread count.");
+  m.def("build_id", BuildId);
+  m.def("target", DispatchedTarget, "The instruction set in use, as 'AVX3_ZEN4'.");
+}
