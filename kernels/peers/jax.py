@@ -48,6 +48,7 @@ def _start(threads: int) -> None:
     flags.append(f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}")
     os.environ["XLA_FLAGS"] = " ".join(flags)
     import jax
+    import jax.extend.backend
 
     # A call then runs on this thread instead of being handed to another and waited for.
     jax.config.update("jax_cpu_enable_async_dispatch", False)

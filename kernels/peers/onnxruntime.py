@@ -96,13 +96,16 @@ def _prepared(session, inputs: dict, outputs: dict, finish) -> Prepared:
         binding.bind_ortvalue_output(name, value)
     run = session.run_with_iobinding
 
-    return Prepared(lambda: run(binding), lambda: finish(results["output"].numpy()))
+    held = (values, results)  # the binding knows their memory only
+
+    return Prepared(lambda: run(binding), lambda: finish(held[1]["output"].numpy()))
 
 
 def _dense(
     problem: Problem, q: Array, k: Array, v: Array, threads: int, head_major_keys: bool
 ) -> Prepared:
-    """MultiHeadAttention; the heads of a group become further queries of one head."""
+    """MultiHeadAttention, its causal top-left. Where nothing is masked, the heads of a group become
+    further queries of one head."""
     shape = (problem.batch, problem.heads, problem.queries, problem.v_dim)
     if problem.kv_heads != problem.heads:
         q = fold_groups(problem, q)
@@ -123,6 +126,7 @@ def _dense(
         threads,
         num_heads=heads,
         scale=problem.scale,
+        unidirectional=int(not problem.sees_all),
     )
 
     def finish(output: Array) -> Array:
@@ -178,7 +182,11 @@ def _causal(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Pre
 
 def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Prepared:
     if not problem.sees_all:
-        return _causal(problem, q, k, v, threads)
+        candidates = {"group query": _causal(problem, q, k, v, threads)}
+        # Unfused there, but ahead while all weights fit into the caches.
+        if problem.square_causal and problem.kv_heads == problem.heads and problem.softcap == 0:
+            candidates["unidirectional"] = _dense(problem, q, k, v, threads, False)
+        return fastest(candidates)
     candidates = {"keys by token": _dense(problem, q, k, v, threads, False)}
     if problem.v_dim == problem.head_dim:
         candidates["keys by head"] = _dense(problem, q, k, v, threads, True)

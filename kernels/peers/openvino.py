@@ -65,7 +65,9 @@ def _compiled(
     request.set_output_tensor(0, tensor(out))
     # Past the wrapper, which would copy the output into a dictionary of arrays.
     infer = super(ov.InferRequest, request).infer
-    return Prepared(lambda: infer({}, True, True), lambda: out)
+    held = (*inputs, out)  # the request knows their memory only
+
+    return Prepared(lambda: infer({}, True, True), lambda: held[-1])
 
 
 def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Prepared:

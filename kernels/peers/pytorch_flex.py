@@ -51,7 +51,7 @@ def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Pre
     block_mask = None
     if not problem.sees_all:
 
-        def admits(batch, head, query, key):  # noqa: ANN001, ANN202 (traced by PyTorch)
+        def admits(batch, head, query, key):
             return problem.mask.admits(
                 query * problem.query_step + problem.query_origin,
                 key * problem.key_step + problem.key_origin,

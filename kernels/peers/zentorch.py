@@ -7,7 +7,6 @@ goes through float32).
 """
 
 import importlib.util
-import os
 from pathlib import Path
 
 from attnbench.peer import (
@@ -24,7 +23,8 @@ from attnbench.peer import (
 
 
 def environment() -> str:
-    flags = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     return "" if "avx512f" in flags else "zentorch's attention needs AVX-512"
 
 
