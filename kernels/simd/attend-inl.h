@@ -33,6 +33,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/simd/attend.h"
+#include "kernels/simd/key_store-inl.h"
 #include "kernels/simd/lane_mask-inl.h"
 #include "kernels/simd/tiles-inl.h"
 
@@ -73,8 +74,9 @@ class Attender {
 
   void Attend(const KeySource<T>& source, Index begin, Index end, const LaneMask* mask = nullptr) {
     const Index key_block = KeyBlock(options_);
-    for (Index at = begin; at < end; at += key_block)
-      Step(source, at, std::min(key_block, end - at), mask);
+    const Index skip = W::kElements == 2 ? begin % 2 : 0;  // values come in pairs of rows
+    for (Index at = begin - skip; at < end; at += key_block)
+      Step(source, at, std::min(key_block, end - at), begin, mask);
   }
 
   void Flush() {
@@ -83,11 +85,13 @@ class Attender {
   }
 
  private:
+  using W = Words<T>;
+
   struct Block {
     Index batch = 0, head = 0, first = 0, step = 1;
     int rows = 0;
     bool empty = true;  // o holds nothing yet
-    float* q;           // [head_dim][kQueries], times scale * log2(e)
+    float* q;           // [words][kQueries]; float32: times scale * log2(e)
     float* o;           // [v_dim][kQueries]
     float* start;       // minus the reference that scores are relative to
     float* sum;         // of the probabilities
@@ -97,100 +101,120 @@ class Attender {
     Block* block = nullptr;
     float* s = nullptr;
     const T* v = nullptr;
-    Index v_stride = 0, keys = 0;
+    Index v_stride = 0, words = 0;  // of v: a word is a row, or a pair of rows
   };
 
+  Index QueryWords() const { return (p_.head_dim + W::kElements - 1) / W::kElements; }
+  float LogitFactor() const { return static_cast<float>(p_.scale * 1.4426950408889634); }
   float Threshold() const { return options_.lazy_max ? 16.0f : 0.0f; }
 
   void Layout(std::byte* workspace) {
     Arena arena(workspace);
     for (Block& b : blocks_) {
-      b.q = arena.Take<float>(p_.head_dim * kQueries);
+      b.q = arena.Take<float>(QueryWords() * kQueries);
       b.o = arena.Take<float>(p_.v_dim * kQueries);
       b.start = arena.Take<float>(kQueries);
       b.sum = arena.Take<float>(kQueries);
       b.low = arena.Take<float>(kQueries);
     }
     for (float*& s : scores_) s = arena.Take<float>(KeyBlock(options_) * kQueries);
-    tail_ = arena.Take<T>(kRows * p_.head_dim);
+    tail_ = arena.Take<T>(kRows * QueryWords() * W::kElements);
     bytes_ = arena.bytes();
   }
 
   // Lanes beyond the block's rows repeat the last one; their results are dropped.
-  template <class TQ>
-  HWY_INLINE void PackQueriesOf(const Block& b) {
-    const float factor = static_cast<float>(p_.scale * 1.4426950408889634);
+  HWY_NOINLINE void PackQueries(const Block& b) {
+    if constexpr (W::kElements == 2)
+      PackQueriesOf<BFloat16>(b, [](auto* rows, Index d, float* to)
+                                     HWY_ATTR { TransposePairs(rows, d, to, kQueries); });
+    else if (p_.dtype == DType::kBF16)
+      PackQueriesOf<BFloat16>(b, Scaled{LogitFactor()});
+    else
+      PackQueriesOf<float>(b, Scaled{LogitFactor()});
+  }
+  struct Scaled {
+    float factor;
+    template <class TQ>
+    HWY_INLINE void operator()(const TQ* const* rows, Index d, float* to) const {
+      TransposeIn(rows, d, factor, to, kQueries);
+    }
+  };
+  template <class TQ, class F>
+  HWY_INLINE void PackQueriesOf(const Block& b, F transpose) {
     for (int v = 0; v < kVectors; ++v) {
       const TQ* rows[kLanes];
       for (int lane = 0; lane < kLanes; ++lane) {
         const int row = std::min(v * kLanes + lane, b.rows - 1);
         rows[lane] = in_.q.Row<TQ>(b.batch, b.head, b.first + row * b.step);
       }
-      TransposeIn(rows, p_.head_dim, factor, b.q + v * kLanes, kQueries);
+      transpose(rows, p_.head_dim, b.q + v * kLanes);
     }
   }
-  HWY_NOINLINE void PackQueries(const Block& b) {
-    p_.dtype == DType::kBF16 ? PackQueriesOf<BFloat16>(b) : PackQueriesOf<float>(b);
-  }
 
-  void Step(const KeySource<T>& source, Index begin, Index keys, const LaneMask* mask) {
+  // Rows [begin, begin + keys), those before `from` masked.
+  void Step(const KeySource<T>& source, Index begin, Index keys, Index from, const LaneMask* mask) {
     float* s = scores_[pending_.s == scores_[0]];
     HWY_ALIGN float max[kQueries];
     HWY_ALIGN float sum[kQueries];
     std::fill_n(max, kQueries, -HUGE_VALF);
     std::fill_n(sum, kQueries, 0.0f);
+    const ScoreRows rows{current_->q, current_->start, max, sum, LogitFactor()};
     switch (options_.exp_degree) {
       case 3:
-        Scores<3>(source, begin, keys, s, max, sum);
+        Scores<3>(source, begin, keys, rows, s);
         break;
       case 4:
-        Scores<4>(source, begin, keys, s, max, sum);
+        Scores<4>(source, begin, keys, rows, s);
         break;
       default:
-        Scores<5>(source, begin, keys, s, max, sum);
+        Scores<5>(source, begin, keys, rows, s);
     }
     Retire();
     PoisonSum(*current_, sum);
-    if (mask || in_.bias) Modify(begin, keys, mask, s, max);
-    UpdateReference(keys, s, max);
-    pending_ = {current_, s, source.v + begin * source.v_stride, source.v_stride, keys};
+    if (mask || in_.bias || begin < from) Modify(begin, keys, from, mask, s, max);
+    UpdateReference(keys, W::kElements == 2 && keys < 64, s, max);
+    if (keys % W::kElements) std::fill_n(s + keys * kQueries, kQueries, -HUGE_VALF);
+    pending_ = {current_, s, source.v + begin * source.v_stride, W::kElements * source.v_stride,
+                (keys + W::kElements - 1) / W::kElements};
+  }
+
+  Index PendingUnits() const {
+    return pending_.block ? pending_.words * kVectors / W::kUnitOut : 0;
   }
 
   // Scores of the new block into s, and probabilities of the pending one in place.
   template <int kDegree>
-  void Scores(const KeySource<T>& source, Index begin, Index keys, float* s, float* max,
-              float* sum) {
-    float* work = pending_.s;
-    float* const work_end = work + pending_.keys * kQueries;
-    const Index slots = p_.head_dim / 4;  // places for a unit of work in a tile
-    for (Index j = 0; j < keys; j += kRows) {
+  void Scores(const KeySource<T>& source, Index begin, Index keys, const ScoreRows& rows,
+              float* s) {
+    Work work{pending_.s, pending_.s};
+    Index units = PendingUnits();
+    const Index words = QueryWords(), slots = words / W::kSlot;
+    Index tiles = (keys + kRows - 1) / kRows;
+    for (Index j = 0; j < keys; j += kRows, --tiles) {
       const T* k = source.k + (begin + j) * source.k_stride;
       Index stride = source.k_stride;
       if (keys - j < kRows) {  // the last row again and again: its score changes no maximum
+        stride = words * W::kElements;
         for (Index r = 0; r < kRows; ++r)
-          std::copy_n(k + std::min(r, keys - j - 1) * stride, p_.head_dim, tail_ + r * p_.head_dim);
-        k = tail_, stride = p_.head_dim;
+          std::copy_n(k + std::min(r, keys - j - 1) * source.k_stride, stride, tail_ + r * stride);
+        k = tail_;
       }
-      const Index tiles = (keys - j + kRows - 1) / kRows;
-      const Index left = (work_end - work) / kLanes;
-      float* to = s + j * kQueries;
-      const auto tile = [&](auto units) {
-        work = ScoreTile<units, kDegree>(current_->q, k, stride, p_.head_dim, current_->start, to,
-                                         max, sum, work);
+      const auto tile = [&](auto per_slot) {
+        work = ScoreTile<T, per_slot, kDegree>(rows, k, stride, words, s + j * kQueries, work);
+        units -= per_slot * slots;
       };
       using std::integral_constant;
-      if (!options_.pipelining || left < slots || slots == 0) {
+      if (!options_.pipelining || units < slots || slots == 0) {
         tile(integral_constant<int, 0>());
-      } else if (left >= 4 * slots && left > 2 * slots * tiles) {
+      } else if (units >= 4 * slots && units > 2 * slots * tiles) {
         tile(integral_constant<int, 4>());
-      } else if (left >= 2 * slots && left > slots * tiles) {
+      } else if (units >= 2 * slots && units > slots * tiles) {
         tile(integral_constant<int, 2>());
       } else {
         tile(integral_constant<int, 1>());
       }
     }
-    for (; work < work_end; work += kLanes)
-      hn::Store(Exp2<kDegree>(DF(), hn::Load(DF(), work)), DF(), work);
+    for (; units > 0; --units) work.Unit<T, kDegree>();
   }
 
   // The pending block's share of the output; its probabilities are ready.
@@ -199,12 +223,13 @@ class Attender {
     if (!b) return;
     const auto tile = [&](auto columns, Index c) {
       float* o = b->o + c * kQueries;
+      const T* v = pending_.v + c * W::kElements;
       if (c == 0)
-        OutputTile<columns, true>(pending_.s, pending_.v, pending_.v_stride, pending_.keys,
-                                  b->empty, o, b->sum);
+        OutputTile<T, columns, true>(pending_.s, v, pending_.v_stride, pending_.words, b->empty, o,
+                                     b->sum);
       else
-        OutputTile<columns, false>(pending_.s, pending_.v + c, pending_.v_stride, pending_.keys,
-                                   b->empty, o, b->sum);
+        OutputTile<T, columns, false>(pending_.s, v, pending_.v_stride, pending_.words, b->empty, o,
+                                      b->sum);
     };
     using std::integral_constant;
     Index c = 0;
@@ -219,16 +244,13 @@ class Attender {
 
   void Drain() {
     if (!pending_.block) return;
-    float* const end = pending_.s + pending_.keys * kQueries;
-    for (float* work = pending_.s; work < end; work += kLanes) {
-      const VF x = hn::Load(DF(), work);
-      hn::Store(options_.exp_degree == 3   ? Exp2<3>(DF(), x)
-                : options_.exp_degree == 4 ? Exp2<4>(DF(), x)
-                                           : Exp2<5>(DF(), x),
-                DF(), work);
+    Work work{pending_.s, pending_.s};
+    for (Index units = PendingUnits(); units > 0; --units) {
+      options_.exp_degree == 3   ? work.Unit<T, 3>()
+      : options_.exp_degree == 4 ? work.Unit<T, 4>()
+                                 : work.Unit<T, 5>();
     }
     Retire();
-    pending_.keys = 0;
   }
 
   // The current block gets no more keys. If its last step is pending, Retire writes it out.
@@ -248,7 +270,8 @@ class Attender {
   }
 
   // Bias and mask; the maximum anew, over what is admitted.
-  HWY_NOINLINE void Modify(Index begin, Index keys, const LaneMask* mask, float* s, float* max) {
+  HWY_NOINLINE void Modify(Index begin, Index keys, Index from, const LaneMask* mask, float* s,
+                           float* max) {
     const DF d;
     const VF minus_inf = hn::Set(d, -HUGE_VALF);
     const Block& b = *current_;
@@ -257,6 +280,7 @@ class Attender {
       for (int q = 0; q < kQueries; q += kLanes) {
         VF x = hn::Load(d, s + j * kQueries + q);
         if (in_.bias) x = hn::Add(x, Bias(b, q, begin + j));
+        if (begin + j < from) x = minus_inf;
         if (mask) x = hn::IfThenElse(Admitted(d, *mask, q, begin + j), x, minus_inf);
         hn::Store(x, d, s + j * kQueries + q);
         hn::Store(hn::Max(x, hn::Load(d, max + q)), d, max + q);
@@ -278,15 +302,18 @@ class Attender {
   }
 
   // Moves the reference where the new block's scores are too far from it, which rescales what the
-  // block has so far. Rare when lazy.
-  void UpdateReference(Index keys, float* s, const float* max) {
+  // block has so far. Rare when lazy. exact: a query's first reference is its maximum, whose
+  // probability then is 1, free of rounding; that matters in bf16 to rows of few keys.
+  void UpdateReference(Index keys, bool exact, float* s, const float* max) {
     const DF d;
     Block& b = *current_;
-    const VF high = hn::Set(d, Threshold()), nothing = hn::Set(d, -1e37f);
+    const VF nothing = hn::Set(d, -1e37f), minus_inf = hn::Set(d, -HUGE_VALF);
     for (int q = 0; q < kQueries; q += kLanes) {
       const VF m = hn::Load(d, max + q), low = hn::Load(d, b.low + q);
       const auto seen = hn::Gt(m, nothing);
-      hn::Store(hn::IfThenElse(seen, hn::Set(d, -HUGE_VALF), low), d, b.low + q);
+      VF high = hn::Set(d, Threshold());
+      if (exact) high = hn::IfThenElse(hn::Gt(low, nothing), nothing, high);
+      hn::Store(hn::IfThenElse(seen, minus_inf, low), d, b.low + q);
       const auto move = hn::Or(hn::Gt(m, high), hn::And(seen, hn::Lt(m, low)));
       if (hn::AllFalse(d, move)) continue;
       const VF delta = hn::IfThenElseZero(move, m);

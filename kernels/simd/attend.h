@@ -12,13 +12,15 @@
 namespace attnbench {
 
 // Rows of keys and values that the engine can read: row i of k at k + i * k_stride, of v likewise.
-// Dense tensors, gathered buffers and strided views are all sources.
+// A BFloat16 source's v is interleaved: rows i and i + 1, i even, column by column, from
+// v + i * v_stride on. Dense tensors, gathered buffers and strided views are all sources; KeyStore
+// (key_store-inl.h) makes them.
 template <class T>
 struct KeySource {
   const T* k = nullptr;
   Index k_stride = 0;
   const T* v = nullptr;
-  Index v_stride = 0;  // BFloat16: of a pair of rows
+  Index v_stride = 0;
 };
 
 // Which rows of a source each query of a block sees, where it is not all of them. Lane q is query

@@ -59,14 +59,6 @@ HWY_INLINE V RoundedBF16Bits(D32 d, V bits) {
   const auto nan = hn::Gt(hn::And(bits, hn::Set(d, 0x7fffffffu)), hn::Set(d, 0x7f800000u));
   return hn::IfThenElse(nan, hn::Or(bits, hn::Set(d, 0x400000u)), rounded);
 }
-HWY_INLINE void Store4(VF4 v, BFloat16* to) {
-  const hn::Full128<std::uint32_t> d32;
-  const hn::Full64<std::uint16_t> d16;
-  const auto bits = hn::ShiftRight<16>(RoundedBF16Bits(d32, hn::BitCast(d32, v)));
-  hn::StoreU(hn::TruncateTo(d16, bits), d16, reinterpret_cast<std::uint16_t*>(to));
-}
-HWY_INLINE void Store1(float v, float* to) { *to = v; }
-HWY_INLINE void Store1(float v, BFloat16* to) { *to = BFloat16::FromFloat(v); }
 
 // The 16-byte pieces at rows[4 b + r], b = 0, 1, ..., as the blocks of one vector.
 template <class T>
@@ -115,29 +107,88 @@ HWY_INLINE void TransposeIn(const T* const* rows, Index columns, float factor, f
       to[c * stride + lane] = factor * ToFloat(rows[lane][c]);
 }
 
-template <int kBlock, class T>
-HWY_INLINE void StoreBlock(VF v, T* const* rows, Index column, int r, int count) {
-  if (4 * kBlock + r < count) Store4(hn::ExtractBlock<kBlock>(v), rows[4 * kBlock + r] + column);
+// to[c * stride + lane] = the pair rows[lane][2 c], rows[lane][2 c + 1], for all pairs of `columns`
+// columns; an odd column is paired with zero.
+HWY_INLINE void TransposePairs(const BFloat16* const* rows, Index columns, float* to,
+                               Index stride) {
+  const float* words[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane)
+    words[lane] = reinterpret_cast<const float*>(rows[lane]);
+  Index c = 0;
+  for (; 2 * c + 8 <= columns; c += 4) {
+    VF v0 = GatherBlocks(words, c, 0), v1 = GatherBlocks(words, c, 1);
+    VF v2 = GatherBlocks(words, c, 2), v3 = GatherBlocks(words, c, 3);
+    Transpose4x4(v0, v1, v2, v3);
+    hn::StoreU(v0, DF(), to + c * stride);
+    hn::StoreU(v1, DF(), to + (c + 1) * stride);
+    hn::StoreU(v2, DF(), to + (c + 2) * stride);
+    hn::StoreU(v3, DF(), to + (c + 3) * stride);
+  }
+  for (; 2 * c < columns; ++c) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const std::uint32_t high = 2 * c + 1 < columns ? rows[lane][2 * c + 1].bits : 0u;
+      to[c * stride + lane] = std::bit_cast<float>(high << 16 | rows[lane][2 * c].bits);
+    }
+  }
 }
 
-// rows[lane][c] = factor[lane] * from[c * stride + lane] for `count` rows; the inverse.
-template <class T>
+// The four columns c ... c + 3 of from, times factor, as rows: block b of v[r] is row 4 b + r.
+HWY_INLINE void LoadTransposed(const float* from, Index stride, Index c, VF factor, VF (&v)[4]) {
+  Unroll<4>([&](auto r) ATTNBENCH_INLINED {
+    v[r] = hn::Mul(hn::LoadU(DF(), from + (c + r) * stride), factor);
+  });
+  Transpose4x4(v[0], v[1], v[2], v[3]);
+}
+
+// rows[lane][c] = factor[lane] * from[c * stride + lane] for `count` rows; the inverse of
+// TransposeIn.
 HWY_INLINE void TransposeOut(const float* from, Index stride, Index columns, VF factor,
-                             T* const* rows, int count) {
+                             float* const* rows, int count) {
   Index c = 0;
   for (; c + 4 <= columns; c += 4) {
     VF v[4];
-    Unroll<4>([&](auto r)
-                  HWY_ATTR { v[r] = hn::Mul(hn::LoadU(DF(), from + (c + r) * stride), factor); });
-    Transpose4x4(v[0], v[1], v[2], v[3]);
+    LoadTransposed(from, stride, c, factor, v);
     Unroll<4>([&](auto r) ATTNBENCH_INLINED {
-      Unroll<kLanes / 4>([&](auto block) ATTNBENCH_INLINED { StoreBlock<block>(v[r], rows, c, r, count); });
+      Unroll<kLanes / 4>([&](auto b) ATTNBENCH_INLINED {
+        if (4 * b + r < count) Store4(hn::ExtractBlock<b>(v[r]), rows[4 * b + r] + c);
+      });
     });
   }
   for (; c < columns; ++c) {
     HWY_ALIGN float column[kLanes];
     hn::Store(hn::Mul(hn::LoadU(DF(), from + c * stride), factor), DF(), column);
-    for (int lane = 0; lane < count; ++lane) Store1(column[lane], rows[lane] + c);
+    for (int lane = 0; lane < count; ++lane) rows[lane][c] = column[lane];
+  }
+}
+
+// Eight columns at a time: rounded as whole vectors, then two of them packed block by block, which
+// leaves 16 bytes of one row in each.
+HWY_INLINE void TransposeOut(const float* from, Index stride, Index columns, VF factor,
+                             BFloat16* const* rows, int count) {
+  const hn::RebindToUnsigned<DF> du;
+  const hn::RebindToSigned<DF> di;
+  const hn::Repartition<std::uint16_t, DF> du16;
+  const auto high_half = [&](VF x) ATTNBENCH_INLINED {
+    return hn::BitCast(di, hn::ShiftRight<16>(RoundedBF16Bits(du, hn::BitCast(du, x))));
+  };
+  Index c = 0;
+  for (; c + 8 <= columns; c += 8) {
+    VF a[4], b[4];
+    LoadTransposed(from, stride, c, factor, a);
+    LoadTransposed(from, stride, c + 4, factor, b);
+    Unroll<4>([&](auto r) ATTNBENCH_INLINED {
+      const auto words = hn::ReorderDemote2To(du16, high_half(a[r]), high_half(b[r]));
+      Unroll<kLanes / 4>([&](auto block) ATTNBENCH_INLINED {
+        if (4 * block + r < count)
+          hn::StoreU(hn::ExtractBlock<block>(words), hn::Full128<std::uint16_t>(),
+                     reinterpret_cast<std::uint16_t*>(rows[4 * block + r] + c));
+      });
+    });
+  }
+  for (; c < columns; ++c) {
+    HWY_ALIGN float column[kLanes];
+    hn::Store(hn::Mul(hn::LoadU(DF(), from + c * stride), factor), DF(), column);
+    for (int lane = 0; lane < count; ++lane) rows[lane][c] = BFloat16::FromFloat(column[lane]);
   }
 }
 
