@@ -70,6 +70,18 @@ def install(extra: str) -> None:
     stamp(extra).write_text(repr(requirements(extra)), encoding="utf-8")
 
 
+def kernels_of(experiment: Path) -> set[str]:
+    """The kernels that an experiment file names; empty where it is no TOML (the harness says)."""
+    try:
+        entries = tomllib.loads(experiment.read_text(encoding="utf-8")).get("kernel", [])
+    except (OSError, ValueError):
+        return set()
+    if not isinstance(entries, list):
+        return set()
+    names = [e.get("name") for e in entries if isinstance(e, dict)]
+    return {n for name in names for n in (name if isinstance(name, list) else [name])}
+
+
 def main(argv: list[str]) -> int:
     """Installs the extras named; 1 with a message when one cannot be."""
     try:

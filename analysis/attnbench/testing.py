@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every test: GoogleTest through ctest, then pytest. Fails when either fails or runs nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-R", "--filter", help="only tests whose names match (ctest -R, pytest -k)")
+    parser.add_argument("--cpp", action="store_true", help="the C++ tests only")
+    parser.add_argument("--python", action="store_true", help="the Python tests only")
+
+
+def main(args: argparse.Namespace) -> int:
+    ctest = ["ctest", "--test-dir", str(ROOT / "build" / "release"), "--output-on-failure"]
+    ctest += ["--no-tests=error", "-j", str(len(os.sched_getaffinity(0)))]
+    pytest = [sys.executable, "-m", "pytest", "--rootdir", str(ROOT)]
+    if args.filter:
+        ctest += ["-R", args.filter]
+        pytest += ["-k", args.filter]
+    failed = 0
+    if not args.python:
+        failed |= subprocess.run(ctest).returncode
+    if not args.cpp:
+        failed |= subprocess.run(pytest, cwd=ROOT).returncode
+    return 1 if failed else 0
