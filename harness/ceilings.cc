@@ -234,7 +234,8 @@ nlohmann::json PeakTable(const std::vector<int>& threads) {
       // Half a level; the last one is shared, the others belong to each core.
       const bool shared = level + 1 == caches.size() && level > 0;
       const std::size_t bytes = caches[level] / 2 * (shared ? 1 : t);
-      gbps["L" + std::to_string(level + 1)] = best([&] { return ProbeReadGbps(bytes, t); });
+      gbps[std::string("L").append(std::to_string(level + 1))] =
+          best([&] { return ProbeReadGbps(bytes, t); });
     }
     gbps["DRAM"] = best([&] { return ProbeReadGbps(8 * LastLevelCacheBytes(), t); });
     rows.push_back({{"threads", t},

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// run allocates nothing: malloc and its kin are counted while a kernel runs a second time. BLIS
+// keeps a pool of packing buffers that it fills on its first call; the second finds it full.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+
+#include "harness/inputs.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#define ATTNBENCH_CAN_COUNT 0
+#else
+#define ATTNBENCH_CAN_COUNT 1
+#endif
+
+#if ATTNBENCH_CAN_COUNT
+namespace {
+std::atomic<bool> counting{false};
+std::atomic<long> allocations{0};
+void Count() {
+  if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1);
+}
+}  // namespace
+
+// In place of the C library's for the whole program (operator new ends here too).
+extern "C" {
+void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
+
+__attribute__((visibility("default"))) void* malloc(std::size_t bytes) {
+  Count();
+  return __libc_malloc(bytes);
+}
+__attribute__((visibility("default"))) void* calloc(std::size_t count, std::size_t bytes) {
+  Count();
+  return __libc_calloc(count, bytes);
+}
+__attribute__((visibility("default"))) void* realloc(void* old, std::size_t bytes) {
+  Count();
+  return __libc_realloc(old, bytes);
+}
+__attribute__((visibility("default"))) void* aligned_alloc(std::size_t alignment,
+                                                           std::size_t bytes) {
+  Count();
+  return __libc_memalign(alignment, bytes);
+}
+__attribute__((visibility("default"))) int posix_memalign(void** out, std::size_t alignment,
+                                                          std::size_t bytes) {
+  Count();
+  *out = __libc_memalign(alignment, bytes);
+  return *out ? 0 : 12;
+}
+}
+
+namespace attnbench {
+namespace {
+
+long AllocationsIn(const Kernel& kernel, const Problem& p, int threads) {
+  const Options options(kernel.options);
+  const OwnedInputs inputs = OwnedInputs::Make(p, {}, 1);
+  const OwnedOutput output(p, kernel.provides);
+  const Buffer workspace(kernel.workspace ? kernel.workspace(p, options, threads) : 0);
+  const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
+  Context context{
+      .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
+  TileList tiles;
+  if (kernel.select) {
+    tiles = kernel.select(p, inputs.view(), context);
+    context.selected = &tiles;
+  }
+  kernel.run(p, inputs.view(), output.view(), context);  // thread pools, BLIS's pool
+  allocations = 0;
+  counting = true;
+  kernel.run(p, inputs.view(), output.view(), context);
+  counting = false;
+  return allocations;
+}
+
+TEST(Allocation, TheCounterCounts) {
+  Kernel greedy{.name = "greedy",
+                .run = [](const Problem&, const Inputs&, const Output&, const Context&) {
+                  volatile char* held = static_cast<char*>(std::malloc(10));
+                  held[0] = 1;
+                  std::free(const_cast<char*>(held));
+                  delete new int(3);
+                }};
+  Problem p;
+  p.queries = 4, p.head_dim = 4;
+  EXPECT_GE(AllocationsIn(greedy, p.Resolve(), 1), 1);
+}
+
+TEST(Allocation, NoKernelAllocatesInRun) {
+  for (const Kernel* kernel : Kernels()) {
+    if (kernel->name == "reference") continue;  // the oracle may: it is never timed against others
+    for (const auto pattern : {Mask::Pattern::kFull, Mask::Pattern::kLocal, Mask::Pattern::kStrided,
+                               Mask::Pattern::kColumns, Mask::Pattern::kFixed})
+      for (Index queries : {1, 150})
+        for (DType dtype : {DType::kF32, DType::kBF16})
+          for (int threads : {1, 2}) {
+            Problem p;
+            p.queries = queries, p.keys = 150, p.head_dim = 32, p.heads = 2;
+            p.dtype = p.out_dtype = dtype;
+            p.mask.pattern = pattern, p.mask.causal = true;
+            p.mask.window = 20, p.mask.stride = 16, p.mask.columns = 2;
+            p.Resolve();
+            if (!kernel->refuse(p, Options(kernel->options)).empty()) continue;
+            EXPECT_EQ(AllocationsIn(*kernel, p, threads), 0)
+                << kernel->name << " " << Name(pattern) << " " << Name(dtype) << " " << queries
+                << " queries, " << threads << " threads";
+          }
+  }
+}
+
+}  // namespace
+}  // namespace attnbench
+#endif

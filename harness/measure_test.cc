@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/measure.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+
+#include "harness/ceilings.h"
+#include "harness/inputs.h"
+#include "harness/machine.h"
+#include "kernels/contract/plugin.h"
+
+namespace attnbench {
+namespace {
+
+using nlohmann::json;
+
+Case CaseOf(const std::string& kernel, Index n, Index head_dim = 32) {
+  Case c;
+  c.kernel = kernel;
+  c.problem.queries = n, c.problem.head_dim = head_dim;
+  c.problem.Resolve();
+  c.seed = 1;
+  return c;
+}
+
+MeasureSettings Short() { return {.max_seconds = 0.1, .warmup_seconds = 0.005}; }
+
+TEST(MedianWithInterval, TakesOrderStatistics) {
+  const MedianInterval six = MedianWithInterval({6, 5, 4, 3, 2, 1});
+  EXPECT_EQ(six.median, 3.5);
+  EXPECT_EQ(six.low, 1);  // 1 - 2/64 = 97 %
+  EXPECT_EQ(six.high, 6);
+  std::vector<double> ten;
+  for (int i = 1; i <= 10; ++i) ten.push_back(i);
+  const MedianInterval of_ten = MedianWithInterval(ten);
+  EXPECT_EQ(of_ten.low, 2);  // the tabled ranks for n = 10 are 2 and 9
+  EXPECT_EQ(of_ten.high, 9);
+  const MedianInterval one = MedianWithInterval({7});
+  EXPECT_EQ(one.low, 7);
+  EXPECT_EQ(one.high, 7);
+}
+
+TEST(MedianWithInterval, CoversTheMedianIn95PercentOfSamples) {
+  Random random(4);
+  for (int n : {8, 25, 100, 1500}) {
+    int covered = 0;
+    constexpr int kTrials = 1000;
+    for (int t = 0; t < kTrials; ++t) {
+      std::vector<double> samples(n);
+      for (double& x : samples) x = random.Normal();
+      const MedianInterval interval = MedianWithInterval(samples);
+      covered += interval.low <= 0 && 0 <= interval.high;
+    }
+    EXPECT_GE(covered, 0.93 * kTrials) << n;
+    EXPECT_LE(covered, 0.999 * kTrials) << n;
+  }
+}
+
+TEST(MeasureCase, FillsARecord) {
+  const json r = MeasureCase(CaseOf("naive", 64), Short());
+  ASSERT_EQ(r["status"], "ok") << r;
+  EXPECT_TRUE(r["stop"] == "precision" || r["stop"] == "time");
+  EXPECT_GE(r["samples_ns"].size(), 5u);
+  const std::vector<double> samples = r["samples_ns"];
+  EXPECT_GT(*std::min_element(samples.begin(), samples.end()), 0);
+  EXPECT_LE(r["ci95_ns"][0], r["median_ns"]);
+  EXPECT_GE(r["ci95_ns"][1], r["median_ns"]);
+  EXPECT_DOUBLE_EQ(r["useful"]["flops"], 4.0 * 64 * 64 * 32);
+  EXPECT_NEAR(r["gflops"].get<double>(), 4.0 * 64 * 64 * 32 / r["median_ns"].get<double>(), 1e-9);
+  EXPECT_GT(r["ceiling_gflops"], 1.0);
+  EXPECT_GT(r["fraction_of_ceiling"], 0.0);
+  EXPECT_LT(r["fraction_of_ceiling"], 1.0);
+  EXPECT_LE(r["error"], r["tolerance"]);
+  EXPECT_EQ(r["rows_checked"], 64);
+  EXPECT_EQ(r["workspace_bytes"], 64 * 64 * 4);
+  EXPECT_EQ(r["host"], "cpp");
+  EXPECT_EQ(r["cpus"].size(), 1u);
+}
+
+TEST(MeasureCase, AShortRunIsSampledInGroups) {
+  const json r = MeasureCase(CaseOf("naive", 1, 1), Short());
+  EXPECT_GT(r["runs_per_sample"], 10);
+  EXPECT_LT(r["median_ns"], 20000.0);
+}
+
+TEST(MeasureCase, SamplesUntilPreciseOrOutOfTime) {
+  MeasureSettings endless = Short();
+  endless.target_interval = 0;
+  EXPECT_EQ(MeasureCase(CaseOf("naive", 64), endless)["stop"], "time");
+  MeasureSettings content = Short();
+  content.target_interval = 1e9;
+  const json r = MeasureCase(CaseOf("naive", 64), content);
+  EXPECT_EQ(r["stop"], "precision");
+  EXPECT_LE(r["samples_ns"].size(), 7u);
+}
+
+TEST(MeasureCase, ColdCyclesThroughMoreThanTheCache) {
+  Case c = CaseOf("naive", 64);
+  c.cache = "cold";
+  EXPECT_EQ(MeasureCase(c, Short())["status"], "ok");
+}
+
+TEST(MeasureCase, RefusalsAndUnknownNamesSayWhy) {
+  Case c = CaseOf("naive", 64);
+  c.problem.score = Score::kAdditive, c.problem.hidden = 4;
+  const json r = MeasureCase(c, Short());
+  EXPECT_EQ(r["status"], "refused");
+  EXPECT_EQ(r["reason"], "score 'additive' is not served");
+  EXPECT_THROW(MeasureCase(CaseOf("no_such", 8), Short()), std::invalid_argument);
+  EXPECT_THROW(MeasureSettingsFromJson({{"rounds", 3}}), std::invalid_argument);
+}
+
+class Plugins : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    for (const char* name : {"wrong", "allocates"})
+      ASSERT_EQ(LoadPlugin(std::string(ATTNBENCH_TEST_PLUGINS "/attnbench_test_") + name + ".so"),
+                "");
+  }
+};
+
+TEST_F(Plugins, AWrongKernelIsNotTimed) {
+  const json r = MeasureCase(CaseOf("wrong", 64), Short());
+  EXPECT_EQ(r["status"], "incorrect");
+  EXPECT_GT(r["error"], r["tolerance"]);
+  EXPECT_NE(r["reason"].get<std::string>().find("out: error"), std::string::npos);
+  EXPECT_FALSE(r.contains("samples_ns"));
+}
+
+#ifndef __SANITIZE_ADDRESS__  // its allocator has memory of its own
+TEST_F(Plugins, MemoryIsTheWorkspaceUnlessAKernelHoards) {
+  const json naive = MeasureMemory(CaseOf("naive", 4096));
+  EXPECT_EQ(naive["workspace_bytes"], 4096 * 4096 * 4);
+  EXPECT_NEAR(naive["peak_rss_bytes"].get<double>() / (4096.0 * 4096 * 4), 1, 0.05);
+  const json hoarder = MeasureMemory(CaseOf("allocates", 16));
+  EXPECT_EQ(hoarder["host"], "plugin");
+  EXPECT_EQ(hoarder["workspace_bytes"], 0);
+  EXPECT_GT(hoarder["peak_rss_bytes"], 60e6);
+}
+#endif
+
+// The child as the sweep starts it.
+class ChildProcess : public testing::Test {
+ protected:
+  int Ask(const std::string& lines, const std::string& arguments = "") {
+    const std::string base = testing::TempDir() + "attnbench_child";
+    std::ofstream(base + ".in") << lines;
+    const std::string command = std::string(ATTNBENCH_HARNESS) + " child " + arguments + " < " +
+                                base + ".in > " + base + ".out 2> " + base + ".err";
+    const int status = std::system(command.c_str());
+    std::ifstream out(base + ".out");
+    replies_.clear();
+    for (std::string line; std::getline(out, line);) replies_.push_back(json::parse(line));
+    return WEXITSTATUS(status);
+  }
+  static std::string Request(const Case& c, const char* pass = "measure") {
+    return json{{"case", ToJson(c)},
+                {"pass", pass},
+                {"settings", {{"max_seconds", 0.05}, {"warmup_seconds", 0.001}}}}
+               .dump() +
+           "\n";
+  }
+  std::vector<json> replies_;
+};
+
+TEST_F(ChildProcess, AnswersALineARequestUntilTheEnd) {
+  EXPECT_EQ(Ask(Request(CaseOf("naive", 32)) + Request(CaseOf("naive", 32), "memory") +
+                Request(CaseOf("no_such", 32))),
+            0);
+  ASSERT_EQ(replies_.size(), 3u);
+  EXPECT_EQ(replies_[0]["status"], "ok");
+  EXPECT_TRUE(replies_[1].contains("peak_rss_bytes"));
+  EXPECT_EQ(replies_[2]["status"], "failed");
+  EXPECT_EQ(replies_[2]["reason"], "kernel: unknown kernel 'no_such'");
+}
+
+TEST_F(ChildProcess, AnExceptionIsARecordAndTheChildLivesOn) {
+  EXPECT_EQ(Ask(Request(CaseOf("throws", 32)) + Request(CaseOf("naive", 32)),
+                "--plugin " ATTNBENCH_TEST_PLUGINS "/attnbench_test_throws.so"),
+            0);
+  ASSERT_EQ(replies_.size(), 2u);
+  EXPECT_EQ(replies_[0]["status"], "failed");
+  EXPECT_EQ(replies_[0]["reason"], "the kernel gives up");
+  EXPECT_EQ(replies_[1]["status"], "ok");
+}
+
+TEST_F(ChildProcess, ALineThatIsNoRequestEndsIt) {
+  EXPECT_EQ(Ask("not json\n"), 2);
+  EXPECT_TRUE(replies_.empty());
+}
+
+TEST(Ceilings, TwoThreadsAreNotSlowerThanOneAndCachesNotThanMemory) {
+  double one = 0, two = 0, cache = 0, memory = 0;
+  for (int attempt = 0; attempt < 20; ++attempt) {  // neighbours come and go
+    one = std::max(one, ProbeFlops(DType::kF32, 1));
+    two = std::max(two, ProbeFlops(DType::kF32, 2));
+    cache = std::max(cache, ProbeReadGbps(DataCacheBytes().at(0) / 2, 1));
+    memory = std::max(memory, ProbeReadGbps(4 * LastLevelCacheBytes(), 1));
+  }
+  EXPECT_GT(one, 0);
+  EXPECT_GT(two, 0.8 * one);
+  EXPECT_GT(cache, memory);
+  EXPECT_GT(ProbeGexps(1), 0.01);
+}
+
+TEST(Machine, IsDescribed) {
+  char name[] = "attnbench";
+  char* argv[] = {name};
+  const json e = DescribeEnvironment(1, argv, 42);
+  EXPECT_EQ(e["argv"][0], "attnbench");
+  EXPECT_EQ(e["seed"], 42);
+  EXPECT_FALSE(e["cpu"]["allowed"].empty());
+  EXPECT_FALSE(e["caches"].empty());
+  EXPECT_GT(e["memory_limit_bytes"], 1u << 28);
+  EXPECT_EQ(e["build"], BuildId());
+  EXPECT_GE(BuildId().size(), 7u);
+  EXPECT_GE(LastLevelCacheBytes(), DataCacheBytes().at(0));
+}
+
+}  // namespace
+}  // namespace attnbench
