@@ -98,23 +98,27 @@ def _layout(graph: AttentionGraph, width_in: float) -> tuple[np.ndarray, np.ndar
 def draw(axes: Axes, graph: AttentionGraph, width_in: float) -> float:
     """Draws into empty axes that are ``width_in`` wide, in inches; the height that it takes."""
     at, half, font_pt = _layout(graph, width_in)
-    line = font_pt * 0.75 / 72  # from the line of words to the feet of the arcs
+    # Arcs stand clear of the words, and below also of the bars under them.
+    feet = {1: (0.62 * font_pt + 1) / 72, -1: (0.62 * font_pt + _WIDEST_PT / 2 + 2.5) / 72}
     longest = max((abs(at[j] - at[i]) for i, j, _ in graph.edges), default=1.0) or 1.0
     tallest = min(0.38 * longest, 0.24 * width_in)
-    reach = {1: line, -1: line + 0.06}
+    reach = dict(feet)
     for i, j, weight in reversed(graph.edges):
         if i == j:  # a bar under the word
-            axes.plot([at[i] - half[i] * 0.8, at[i] + half[i] * 0.8], [-line * 0.8] * 2,
-                      color=ITSELF, linewidth=max(_WIDEST_PT / 2 * weight, 0.3),
-                      solid_capstyle="butt")  # fmt: skip
+            thick = max(_WIDEST_PT / 2 * weight, 0.3)
+            below = -(0.62 * font_pt + 1 + thick / 2) / 72
+            axes.plot([at[i] - half[i] * 0.8, at[i] + half[i] * 0.8], [below] * 2, color=ITSELF,
+                      linewidth=thick, solid_capstyle="butt")  # fmt: skip
             continue
         side = 1 if j < i else -1
-        foot = side * line * (1 if side > 0 else 1.25)
+        arrow_pt = 2.5 + _WIDEST_PT * weight
+        foot = side * feet[side]
+        tip = foot + side * arrow_pt / 2 / 72
         # Arcs leave a word on the side they lean to and arrive at its middle.
         begin, end = at[i] + np.sign(at[j] - at[i]) * half[i] * 0.5, at[j]
         rise = side * tallest * (abs(at[j] - at[i]) / longest) ** 0.7
         # A Bezier curve reaches three quarters of its handles' height.
-        curve = [(begin, foot), (begin, foot + rise / 0.75), (end, foot + rise / 0.75), (end, foot)]
+        curve = [(begin, foot), (begin, foot + rise / 0.75), (end, foot + rise / 0.75), (end, tip)]
         reach[side] = max(reach[side], abs(foot + rise) + 0.06)
         colour, alpha = (BACK if side > 0 else AHEAD), 0.25 + 0.65 * weight
         axes.add_patch(
@@ -124,8 +128,8 @@ def draw(axes: Axes, graph: AttentionGraph, width_in: float) -> float:
                 linewidth=max(_WIDEST_PT * weight, 0.3),
             )
         )  # fmt: skip
-        axes.plot(end, foot, marker="v" if side > 0 else "^", color=colour, alpha=alpha,
-                  markersize=2 + _WIDEST_PT * weight, markeredgewidth=0)  # fmt: skip
+        axes.plot(end, tip, marker="v" if side > 0 else "^", color=colour, alpha=alpha,
+                  markersize=arrow_pt, markeredgewidth=0)  # fmt: skip
     for x, node in zip(at, graph.nodes):
         special = node.startswith("[") and node.endswith("]")
         axes.text(x, 0, node, ha="center", va="center_baseline", fontsize=font_pt,
@@ -153,7 +157,7 @@ def plot_graphs(
         figure = plt.figure(figsize=(width_in, 1), facecolor="white")
         axes = [figure.add_axes((0, 0, 1, 1), label=str(n)) for n in range(len(panels))]
         heights = [draw(at, graph, width_in - 2 * margin) for at, (graph, _) in zip(axes, panels)]
-        title_in, note_in, legend_in = 0.22, 0.3, 0.22
+        title_in, note_in, legend_in = 0.24, 0.27, 0.18
         total = sum(heights) + len(panels) * (title_in + note_in) + legend_in
         figure.set_figheight(total)
         top = total

@@ -51,8 +51,8 @@ def draw(
     axes.set_yticks(range(len(tokens)), tokens)
     axes.tick_params(length=0, pad=2)
     axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
     axes.set_xlabel("looked at (key)")
+    axes.xaxis.set_label_position("bottom")
     axes.set_ylabel("looks (query)")
     axes.grid(visible=False)
     axes.set_xticks(np.arange(len(keys) + 1) - 0.5, minor=True)
@@ -99,16 +99,17 @@ def plot_panels(
         widths = [len(keys or tokens) for _, tokens, keys, _ in panels]
         tallest = max(len(tokens) for _, tokens, _, _ in panels)
         labels = max(len(t) for _, tokens, keys, _ in panels for t in [*tokens, *(keys or [])])
-        margin = 0.055 * labels + 0.4
-        cell = (width_in - 0.5 - margin * len(panels)) / sum(widths)
+        label_in = plt.rcParams["xtick.labelsize"] * 0.62 / 72 * labels
+        cell = (width_in - 0.6 - (label_in + 0.3) * len(panels)) / sum(widths)
         lines = max(title.count("\n") + 1 if title else 0 for *_, title in panels)
+        height = tallest * cell + label_in + 0.16 * lines + 0.4
         figure, axes = plt.subplots(
             1, len(panels), squeeze=False, layout="constrained", width_ratios=widths,
-            figsize=(width_in, tallest * cell + margin + 0.16 * lines + 0.1), facecolor="white",
+            figsize=(width_in, height), facecolor="white",
         )  # fmt: skip
         for at, (weights, tokens, keys, title) in zip(axes[0], panels):
             image = draw(at, weights, tokens, keys)
-            at.set_title(title)
+            at.set_title(title, y=1.0, pad=label_in * 72 + 4)  # one height, whatever the labels
         bar = figure.colorbar(image, ax=axes[0], fraction=0.05, pad=0.02, aspect=30)
         bar.set_label("weight")
         bar.outline.set_visible(False)

@@ -4,7 +4,8 @@
 The model is MiniLM (6 layers x 12 heads; numbers from 0). Its own Q and K of the layer and head
 chosen go through one of our kernels, and the weights are checked against NumPy's. Without --layer
 and --head, the head is the one in which words look hardest past themselves, their neighbours and
-the marks [CLS] and [SEP]; with --word, the one in which that word does.
+the marks [CLS] and [SEP], beyond what all words give the word they look at; with --word, the one in
+which that word does; in a sentence with a pronoun, the one in which it so looks at a word before.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from attnbench.tokenizer import Word, merge_contractions
 
 # The sentences that texts on attention explain it with; two of them belong together.
 EXAMPLES = (
-    ("The animal didn't cross the street because it was too tired", None, "it"),
+    ("The animal didn't cross the street because it was too tired", None, None),
     ("The cat sat on the mat", None, None),
     ("Turn off the lights", None, None),
     ("bank of the river", "bank approved the loan", "bank"),
 )
+_PRONOUNS = ("it", "they", "them", "he", "him", "she", "her", "itself", "themselves")
 _TOLERANCE = 1e-5
 
 
@@ -97,8 +99,10 @@ def informative_head(
 ) -> tuple[int, int]:
     """The head with the largest mean, over words, of the strongest look beyond the neighbours.
 
-    Marks, the word itself and the words beside it do not count; with ``word`` only that word's
-    look does. ``layer`` restricts the choice.
+    A look is the weight less what all words give that key on average: a head in which everything
+    looks at one word says nothing of any. Marks, the word itself and the words beside it do not
+    count; with ``word`` only that word's look does, and of a pronoun only looks back. ``layer``
+    restricts the choice.
     """
     model = tensors.reader("minilm")
     layers = range(len(readings[0].q)) if layer is None else [layer]
@@ -111,10 +115,13 @@ def informative_head(
             mark = np.array([text.startswith("[") for text in reading.labels])
             far &= ~mark[:, None] & ~mark[None, :]
             rows = place[~mark] if word is None else [reading.find(word)]
+            if word in _PRONOUNS:
+                far &= place[:, None] > place[None, :]
             if not far[rows].any():  # too short: neighbours have to do
                 far = ~mark[:, None] & ~mark[None, :] & ~np.eye(len(place), dtype=bool)
             pieces = model.attention_weights(reading.q[number], reading.k[number])
             merged = np.stack([graph.merge_words(head, reading.words) for head in pieces])
+            merged -= merged.mean(1, keepdims=True)
             scores.append((merged * far).max(2)[:, rows].mean(1))
         score = np.mean(scores, 0)
         best = max(best, (float(score.max()), number, int(score.argmax())))
@@ -131,7 +138,7 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _slug(sentences: Sequence[str]) -> str:
-    text = "-against-".join(re.sub(r"[^a-z0-9]+", "-", s.lower()).strip("-")[:40] for s in sentences)
+    text = "-against-".join(re.sub(r"[^a-z0-9]+", "-", s.lower()).strip("-")[:64] for s in sentences)
     return text.strip("-") or "sentence"
 
 
@@ -155,9 +162,11 @@ def show(sentences: Sequence[str], choice: Choice, folder: Path) -> list[Path]:
     for name, value, count in (("layer", choice.layer, layers), ("head", choice.head, heads)):
         if value is not None and not 0 <= value < count:
             raise ValueError(f"--{name}: must lie in 0 ... {count - 1}, is {value}")
-    layer, head = choice.layer, choice.head
+    layer, head, word = choice.layer, choice.head, choice.word
+    if word is None and len(readings) == 1:
+        word = next((text for text in readings[0].labels[1:] if text in _PRONOUNS), None)
     if layer is None or head is None:
-        chosen_layer, chosen_head = informative_head(readings, choice.word, layer)
+        chosen_layer, chosen_head = informative_head(readings, word, layer)
         if head is None:
             layer, head = chosen_layer, chosen_head
         else:
@@ -177,12 +186,10 @@ def show(sentences: Sequence[str], choice: Choice, folder: Path) -> list[Path]:
         graphs.append((found, title.replace("\n", "   ")))
         print(f"{reading.sentence}\n  {where}: kernel and NumPy differ by at most {difference:.1e}")
         print(f"  graph: {found.rule}; {found.mass_kept:.0%} of all attention kept")
-        looks = [choice.word] if choice.word else []
-        for text in looks:
-            row = weights[reading.find(text)]
-            order = np.argsort(-row)[:4]
-            seen = ", ".join(f"{reading.labels[j]} {row[j]:.2f}" for j in order)
-            print(f"  {text!r} looks at: {seen}")
+        if word:
+            row = weights[reading.find(word)]
+            seen = ", ".join(f"{reading.labels[j]} {row[j]:.2f}" for j in np.argsort(-row)[:4])
+            print(f"  {word!r} looks at: {seen}")
     if len(readings) == 2:
         _print_shared(readings)
     folder.mkdir(parents=True, exist_ok=True)
