@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// In which order cases are visited, by whom (shards), and how long each visit may take (budget).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "harness/case.h"
+
+namespace attnbench {
+
+struct Planned {
+  Case c;
+  std::string hash, problem, family;
+  double work = 0;
+};
+
+// The cases of one round, by index: shuffled anew each round from the seed, so that drift of the
+// machine hits all alike. In round 0 the members of a family keep their places but come smallest
+// first, for the guard on time predicts the larger from the smaller. by_problem keeps the kernels
+// of a problem together, in shuffled order.
+std::vector<std::size_t> RoundOrder(const std::vector<Planned>& cases, int round,
+                                    std::uint64_t seed, bool by_problem);
+
+// Shard `index` (from 1) of `count`: balanced by work, the same on every machine; the cases of one
+// problem stay together, because ratios are taken within it.
+std::vector<Case> Shard(const std::vector<Planned>& cases, int index, int count);
+
+// Visits that are still to come: a case's first (with its check and its memory pass) and the later.
+struct Visits {
+  std::size_t first = 0, later = 0;
+  double runs_s = 0;  // of the single runs that every visit makes besides its samples
+};
+
+// Splits a budget over the visits that are left. What a visit costs besides runs and samples
+// (spawning, inputs, the oracle) is learned as the sweep goes on.
+class Budget {
+ public:
+  // Runs besides the samples: warm-up; and in a first visit check and memory pass.
+  static constexpr double kRunsFirst = 3, kRunsLater = 1;
+
+  Budget(double budget_s, double longest_s) : budget_s_(budget_s), longest_s_(longest_s) {}
+  bool limited() const { return budget_s_ > 0; }
+  double budget_s() const { return budget_s_; }
+  // Seconds of timing for the next visit.
+  double Slice(double elapsed_s, const Visits& left) const;
+  void Learn(bool first, double wall_s, double run_s, double slice_s);
+  // Whether these visits still fit.
+  bool Fits(double elapsed_s, const Visits& visits) const;
+  // Predicted seconds of the visits that are left.
+  double Rest(double elapsed_s, const Visits& left) const;
+
+ private:
+  static constexpr double kShortest = 0.02;
+  struct Overhead {
+    double total_s, count;  // starts as one imagined visit
+    double mean() const { return total_s / count; }
+  };
+  double Fixed(const Visits& visits) const;
+
+  double budget_s_, longest_s_;
+  Overhead first_{0.4, 1}, later_{0.2, 1};
+};
+
+}  // namespace attnbench

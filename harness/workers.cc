@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/workers.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "harness/experiment.h"
+
+namespace attnbench {
+namespace {
+
+using nlohmann::json;
+
+bool HostedInPython(const Case& c) { return !FindKernel(c.kernel) && IsPeer(c.kernel); }
+
+std::string Python() {
+  if (const char* python = std::getenv("ATTNBENCH_PYTHON")) return python;
+  const std::string in_tree = std::string(ATTNBENCH_SOURCE_DIR) + "/.venv/bin/python";
+  std::error_code error;
+  return std::filesystem::exists(in_tree, error) ? in_tree : "python3";
+}
+
+std::string PythonPath() {
+  const char* inherited = std::getenv("PYTHONPATH");
+  return std::string(ATTNBENCH_SOURCE_DIR) + "/analysis" +
+         (inherited && *inherited ? ":" + std::string(inherited) : "");
+}
+
+// An answer as measured fields; null when interrupted.
+json Fields(const Answer& answer) {
+  switch (answer.ending) {
+    case Ending::kReply: {
+      json reply = json::parse(answer.line, nullptr, /*allow_exceptions=*/false);
+      if (reply.is_object() && reply.contains("status")) return reply;
+      return {{"status", "failed"}, {"reason", "the child's answer is no record"}};
+    }
+    case Ending::kTimeout:
+      return {{"status", "timeout"}, {"reason", answer.reason}};
+    case Ending::kDied:
+      return {{"status", "failed"}, {"reason", answer.reason}};
+    case Ending::kInterrupted:
+      break;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::string OwnPath() {
+  std::error_code error;
+  const auto path = std::filesystem::read_symlink("/proc/self/exe", error);
+  return error ? "/proc/self/exe" : path.string();
+}
+
+ChildSpec Workers::SpecOf(const Case& c) const {
+  ChildSpec spec;
+  spec.cpus = ChooseCpus(c.threads, setup_.cpus_allowed);
+  spec.memory_bytes = setup_.memory_bytes;
+  spec.environment = ThreadEnvironment(c.threads);
+  if (HostedInPython(c)) {
+    spec.argv = {Python(), "-m", "attnbench.host"};
+    spec.environment.push_back("PYTHONPATH=" + PythonPath());
+  } else {
+    spec.argv = {OwnPath(), "child"};
+    for (const std::string& plugin : setup_.plugins) {
+      spec.argv.push_back("--plugin");
+      spec.argv.push_back(plugin);
+    }
+  }
+  return spec;
+}
+
+json Workers::AskOnce(const Planned& planned, const json& request, double timeout_s) {
+  Child child(SpecOf(planned.c));
+  return Fields(child.Ask(request.dump(), timeout_s));
+}
+
+json Workers::Measure(const Planned& planned, const json& settings, double timeout_s) {
+  const json request = {{"case", ToJson(planned.c)}, {"pass", "measure"}, {"settings", settings}};
+  if (!setup_.by_problem || unsafe_.count(planned.problem))
+    return AskOnce(planned, request, timeout_s);
+
+  if (shared_problem_ != planned.problem) {
+    shared_.clear();
+    shared_problem_ = planned.problem;
+  }
+  std::unique_ptr<Child>& child = shared_[HostedInPython(planned.c)];
+  if (!child || !child->alive()) child = std::make_unique<Child>(SpecOf(planned.c));
+  const bool fresh = child->answered() == 0;
+  const Answer answer = child->Ask(request.dump(), timeout_s);
+  if (answer.ending == Ending::kDied || answer.ending == Ending::kTimeout) {
+    // From here on each case of this problem is on its own. What died in a child that had served
+    // others may have died of them: it gets a second chance alone.
+    unsafe_.insert(planned.problem);
+    shared_.clear();
+    if (!fresh && answer.ending == Ending::kDied) return AskOnce(planned, request, timeout_s);
+  }
+  return Fields(answer);
+}
+
+json Workers::Memory(const Planned& planned, double timeout_s) {
+  return AskOnce(planned, {{"case", ToJson(planned.c)}, {"pass", "memory"}}, timeout_s);
+}
+
+}  // namespace attnbench
