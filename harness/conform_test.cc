@@ -47,9 +47,11 @@ TEST(Fuzz, RandomProblemsAgreeWithTheOracle) {
   std::printf("fuzz seed: ATTNBENCH_FUZZ_SEED=%llu\n", static_cast<unsigned long long>(seed));
   std::vector<EdgeCase> cases;
   for (int i = 0; i < 150; ++i) cases.push_back(FuzzCase(seed + i));
-  for (const Kernel* kernel : Kernels())
+  for (const Kernel* kernel : Kernels()) {
+    if (kernel->host != "cpp") continue;  // other tests load plugins that are wrong on purpose
     for (const std::string& failure : Conform(*kernel, cases, 2).failures)
       ADD_FAILURE() << kernel->name << " " << failure;
+  }
 }
 
 TEST(Registry, NoKernelRefusesEverything) {

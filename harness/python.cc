@@ -132,7 +132,7 @@ const Kernel& ChooseKernel(const std::string& name, const Problem& problem, unsi
     if (const Kernel* kernel = FindKernel(name)) return *kernel;
     std::string known;
     for (const Kernel* kernel : Kernels())
-      known += (known.empty() ? "" : ", ") + std::string(kernel->name);
+      known.append(known.empty() ? "" : ", ").append(kernel->name);
     Bad("kernel: unknown kernel '" + name + "' (known: " + known + ")");
   }
   const auto rank = [](const Kernel& k) {

@@ -45,7 +45,8 @@ auto WithPython(const Hosted& hosted, Call&& call) {
   try {
     return call();
   } catch (const py::error_already_set& e) {
-    throw std::runtime_error(hosted.name + ": " + e.what());
+    const std::string what = e.what();  // the first line: a reason is one line in a record
+    throw std::runtime_error(hosted.name + ": " + what.substr(0, what.find('\n')));
   }
 }
 
