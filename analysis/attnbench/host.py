@@ -5,9 +5,6 @@ Puts every peer of ``kernels/peers/`` into the registry of ``attnbench._core``, 
 kernels that the extension holds, then hands over to the same loop that the native child runs:
 requests on standard input, one JSON line each, replies on standard output. Checks, timing and
 records are the C++ ones; here are only the settings that a process with many libraries needs.
-
-Across the border go plain objects only: the problem as a dict (the case's JSON), float32 arrays,
-and bfloat16 as uint16 arrays.
 """
 
 from __future__ import annotations
@@ -20,31 +17,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from attnbench import peer
 from attnbench.peer import Array, Prepared, Problem, PythonKernel
 
 
 @dataclass(frozen=True)
 class HostedKernel:
-    """What ``_core.register_kernel`` takes: a peer, spoken to in plain objects."""
+    """The arguments of ``_core.register_kernel``: a peer, spoken to in plain objects (the problem
+    is the dict of a case's JSON). ``target`` stands in the records: the packages' versions."""
 
     name: str
     idea: str
     refuse: Callable[[Mapping[str, Any]], str]
     prepare: Callable[[Mapping[str, Any], Array, Array, Array, int], Prepared]
-    target: Callable[[], str]
-
-
-def _to_bits(array: Array) -> Array:
-    return array.view(np.uint16) if array.dtype.itemsize == 2 else array
-
-
-def _from_bits(array: Array) -> Array:
-    import ml_dtypes
-
-    return array.view(ml_dtypes.bfloat16) if array.dtype == np.uint16 else array
+    target: str
 
 
 def hosted(kernel: PythonKernel) -> HostedKernel:
@@ -55,21 +41,19 @@ def hosted(kernel: PythonKernel) -> HostedKernel:
 
     def prepare(problem: Mapping[str, Any], q: Array, k: Array, v: Array, threads: int) -> Prepared:
         gc.collect()  # what the last kernel left behind; nothing is collected while timing
-        tensors = (_from_bits(t) for t in (q, k, v))
-        prepared = kernel.prepare(Problem.from_json(problem), *tensors, threads)
-        return Prepared(prepared.run, lambda: _to_bits(prepared.output()))
+        return kernel.prepare(Problem.from_json(problem), q, k, v, threads)
 
-    return HostedKernel(kernel.name, kernel.idea, refuse, prepare, kernel.version)
+    return HostedKernel(kernel.name, kernel.idea, refuse, prepare, kernel.version())
 
 
 def broken(name: str, error: Exception) -> HostedKernel:
     """Stands for a file that cannot be loaded: listed, and refusing with the reason."""
-    reason = f"{peer.peer_files()[name].name} cannot be loaded: {error}"
+    reason = f"{name}.py cannot be loaded: {error}"
 
     def prepare(*_: Any) -> Prepared:
         raise RuntimeError(reason)
 
-    return HostedKernel(name, reason, lambda _: reason, prepare, lambda: "")
+    return HostedKernel(name, reason, lambda _: reason, prepare, "")
 
 
 def peers() -> list[HostedKernel]:
@@ -81,7 +65,7 @@ def peers() -> list[HostedKernel]:
             if kernel.name != name:
                 raise ValueError(f"KERNEL's name is '{kernel.name}', the file's '{name}'")
             kernels.append(hosted(kernel))
-        except Exception as error:
+        except Exception as error:  # whatever the file does wrong becomes its reason
             kernels.append(broken(name, error))
     return kernels
 
@@ -108,7 +92,7 @@ def main() -> int:
     from attnbench import _core
 
     for kernel in peers():
-        _core.register_kernel(kernel)
+        _core.register_kernel(**vars(kernel))
     gc.disable()
     return _core.child_loop()
 

@@ -23,11 +23,11 @@ refused where none is installed.
 
 from __future__ import annotations
 
-import gc
 import importlib.metadata
 import importlib.util
 import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -209,7 +209,9 @@ class PythonKernel:
         return self.refuse(problem)
 
     def version(self) -> str:
-        """The versions behind it, for the record: "torch 2.13.0+cpu"."""
+        """The versions behind it, for the record, as "torch 2.13.0+cpu". Empty: one is missing."""
+        if missing_packages(self.packages):
+            return ""
         return ", ".join(f"{p} {importlib.metadata.version(p)}" for p in self.packages)
 
 
@@ -275,22 +277,31 @@ def unserved(
     return ""
 
 
-def fastest(candidates: Mapping[str, Prepared], seconds: float = 0.3) -> Prepared:
+_fastest: dict[Any, str] = {}
+
+
+def fastest(
+    key: Any, candidates: Mapping[str, Callable[[], Prepared]], seconds: float = 0.2
+) -> Prepared:
     """The candidate with the least median time, over alternating runs: a peer with several settings
-    is measured at its best."""
+    is measured at its best. The choice is remembered for ``key`` as long as the process lives."""
     if len(candidates) == 1:
-        return next(iter(candidates.values()))
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for prepared in candidates.values():
+        (make,) = candidates.values()
+        return make()
+    if key in _fastest:
+        return candidates[_fastest[key]]()
+    made = {name: make() for name, make in candidates.items()}
+    times: dict[str, list[float]] = {name: [] for name in made}
+    for prepared in made.values():
         prepared.run()
     end = time.perf_counter() + seconds
     while len(next(iter(times.values()))) < 3 or time.perf_counter() < end:
-        for name, prepared in candidates.items():
+        for name, prepared in made.items():
             start = time.perf_counter()
             prepared.run()
             times[name].append(time.perf_counter() - start)
-    gc.collect()
-    return candidates[min(times, key=lambda name: sorted(times[name])[len(times[name]) // 2])]
+    _fastest[key] = min(times, key=lambda name: statistics.median(times[name]))
+    return made[_fastest[key]]
 
 
 def token_major(tensor: Array) -> Array:

@@ -10,6 +10,8 @@ queries of a longer text, the earlier keys lie in the cache already, which is al
 cache: what its users' loop does.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from attnbench.peer import (
@@ -25,6 +27,17 @@ from attnbench.peer import (
 )
 
 
+def _grouped_reason(problem: Problem) -> str:
+    """Empty, or what GroupQueryAttention does not serve."""
+    if problem.v_dim != problem.head_dim:
+        return "causal with v_dim other than head_dim is not served"
+    if problem.head_dim % 8 != 0:
+        return "causal with head_dim that is no multiple of 8 is not served"
+    if problem.batch > 1 and 1 < problem.queries < problem.keys:
+        return "causal with 1 < queries < keys is served for batch 1 only"
+    return ""
+
+
 def refuse(problem: Problem) -> str:
     reason = unserved(
         problem,
@@ -36,16 +49,7 @@ def refuse(problem: Problem) -> str:
         return reason
     if problem.mask.pattern == "local" and not problem.mask.causal:
         return "a window without causal is not served"
-    if problem.mask.causal and not problem.sees_all:
-        if problem.v_dim != problem.head_dim:
-            return "causal with v_dim other than head_dim is not served"
-        if problem.head_dim % 8 != 0:
-            return "causal with head_dim that is no multiple of 8 is not served"
-        if problem.batch > 1 and 1 < problem.queries < problem.keys:
-            return "causal with 1 < queries < keys is served for batch 1 only"
-    elif problem.kv_heads != problem.heads and problem.queries > 1 and not problem.sees_all:
-        return "kv_heads other than heads are not served here"
-    return ""
+    return "" if problem.sees_all else _grouped_reason(problem)
 
 
 def _session(node: str, inputs: dict, outputs: dict, threads: int, **attributes):
@@ -181,18 +185,20 @@ def _causal(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Pre
 
 
 def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Prepared:
-    if not problem.sees_all:
-        candidates = {"group query": _causal(problem, q, k, v, threads)}
+    arguments = (problem, q, k, v, threads)
+    ways: dict[str, Callable[[], Prepared]] = {}
+    if problem.sees_all:
+        ways["keys by token"] = lambda: _dense(*arguments, head_major_keys=False)
+        if problem.v_dim == problem.head_dim:
+            ways["keys by head"] = lambda: _dense(*arguments, head_major_keys=True)
+        if problem.queries == 1 and _grouped_reason(problem) == "":
+            ways["group query"] = lambda: _causal(*arguments)
+    else:
+        ways["group query"] = lambda: _causal(*arguments)
         # Unfused there, but ahead while all weights fit into the caches.
         if problem.square_causal and problem.kv_heads == problem.heads and problem.softcap == 0:
-            candidates["unidirectional"] = _dense(problem, q, k, v, threads, False)
-        return fastest(candidates)
-    candidates = {"keys by token": _dense(problem, q, k, v, threads, False)}
-    if problem.v_dim == problem.head_dim:
-        candidates["keys by head"] = _dense(problem, q, k, v, threads, True)
-    if problem.queries == 1 and problem.v_dim == problem.head_dim and problem.head_dim % 8 == 0:
-        candidates["group query"] = _causal(problem, q, k, v, threads)
-    return fastest(candidates)
+            ways["unidirectional"] = lambda: _dense(*arguments, head_major_keys=False)
+    return fastest(("onnxruntime", problem, threads), ways)
 
 
 KERNEL = PythonKernel(

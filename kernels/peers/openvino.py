@@ -77,10 +77,11 @@ def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Pre
     inputs = [np.ascontiguousarray(t) for t in (q, k, v)]
     out = np.empty((*q.shape[:3], problem.v_dim), q.dtype)
     chosen = fastest(
+        ("openvino", problem, threads),
         {
-            "static": _compiled(problem, inputs, out, threads, static=True),
-            "dynamic": _compiled(problem, inputs, out, threads, static=False),
-        }
+            "static": lambda: _compiled(problem, inputs, out, threads, static=True),
+            "dynamic": lambda: _compiled(problem, inputs, out, threads, static=False),
+        },
     )
     return Prepared(chosen.run, lambda: chosen.output().reshape(shape))
 

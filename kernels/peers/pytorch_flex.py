@@ -6,7 +6,9 @@ Compiling takes seconds and a C++ compiler; it happens once for a shape and mask
 Patterns whose columns touch every block (columns, strided with stride < 128) skip no block.
 """
 
+import functools
 import shutil
+from collections.abc import Callable
 
 from attnbench.peer import (
     Array,
@@ -38,20 +40,20 @@ def refuse(problem: Problem) -> str:
     return reason
 
 
-def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Prepared:
+@functools.lru_cache(maxsize=1)
+def _compiled(problem: Problem, threads: int) -> tuple[Callable, object]:
+    """flex_attention compiled (at its first call) for this shape and mask, and the block mask."""
     import torch
     import torch._inductor.config
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    torch_threads(threads)
     # In this process: a pool of compiling workers would live on beside the measurement.
     torch._inductor.config.compile_threads = 1
     torch._dynamo.reset()
-
     block_mask = None
     if not problem.sees_all:
 
-        def admits(batch, head, query, key):
+        def admits(batch, head, query, key):  # traced by PyTorch, therefore bare
             return problem.mask.admits(
                 query * problem.query_step + problem.query_origin,
                 key * problem.key_step + problem.key_origin,
@@ -60,7 +62,12 @@ def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Pre
         block_mask = create_block_mask(
             admits, None, None, problem.queries, problem.keys, device="cpu"
         )
-    compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True), block_mask
+
+
+def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Prepared:
+    torch_threads(threads)
+    attention, block_mask = _compiled(problem, threads)
     tensors = [to_torch(t).contiguous() for t in (q, k, v)]
     arguments = {
         "block_mask": block_mask,
@@ -71,7 +78,7 @@ def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Pre
 
     def run() -> None:
         nonlocal last
-        last = compiled(*tensors, **arguments)
+        last = attention(*tensors, **arguments)
 
     run()  # compiles
     return Prepared(run, lambda: from_torch(last.contiguous()))
