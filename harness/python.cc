@@ -104,16 +104,19 @@ py::array Weight(const char* name, const py::object& object, const std::vector<I
 }
 
 using MaybeIndex = std::optional<Index>;
+constexpr Index kLargest = Index{1} << 40;  // positions plus windows stay far from overflow
 
 Mask MakeMask(bool causal, const std::optional<std::string>& pattern, MaybeIndex window,
               MaybeIndex stride, MaybeIndex offset, MaybeIndex columns, Index sinks) {
   Mask mask;
+  if (sinks > kLargest) Bad("sinks: too large");
   mask.causal = causal, mask.sinks = sinks;
   const std::string name = pattern ? *pattern : window && !stride ? "local" : "full";
   if (!Parse(name, &mask.pattern) || mask.pattern == Mask::Pattern::kTiles)
     Bad("pattern: must be 'full', 'local', 'strided', 'columns' or 'fixed', is '" + name + "'");
   const auto take = [&](const char* argument, MaybeIndex value, bool used, Index* field) {
     if (value && !used) Bad(std::string(argument) + ": pattern '" + name + "' does not use it");
+    if (value && *value > kLargest) Bad(std::string(argument) + ": too large");
     if (value) *field = *value;
   };
   using enum Mask::Pattern;
@@ -190,7 +193,8 @@ py::object Attention(const py::object& q_in, const py::object& k_in, const py::o
   if (q.heads % k.heads != 0)
     Bad("k: q's heads (" + std::to_string(q.heads) + ") must be a multiple of its heads (" +
         std::to_string(k.heads) + ")");
-  if (threads < 1) Bad("threads: must be at least 1, is " + std::to_string(threads));
+  if (threads < 1 || threads > 1024)
+    Bad("threads: must be in 1 ... 1024, is " + std::to_string(threads));
 
   Problem p;
   p.batch = q.batch, p.heads = q.heads, p.kv_heads = k.heads, p.queries = q.rows, p.keys = k.rows;
@@ -275,6 +279,17 @@ py::object Attention(const py::object& q_in, const py::object& k_in, const py::o
     if (const std::string reason = kernel.refuse(p, options); !reason.empty())
       Bad("kernel: '" + std::string(kernel.name) + "' refuses this problem: " + reason);
 
+  // Memory is handed out before it is there: say no before the system has to.
+  const std::size_t workspace_bytes = kernel.workspace ? kernel.workspace(p, options, threads) : 0;
+  const double weights_bytes = return_weights ? 4.0 * p.batch * p.heads * p.queries * p.keys : 0;
+  const double needed = static_cast<double>(workspace_bytes) + weights_bytes;
+  if (needed > 0.9 * static_cast<double>(MemoryLimitBytes()))
+    Bad((weights_bytes > static_cast<double>(workspace_bytes)
+             ? std::string("return_weights:")
+             : "kernel: '" + std::string(kernel.name) + "'") +
+        " needs " + std::to_string(static_cast<long long>(needed * 0x1p-30)) +
+        " GiB of memory, more than there is");
+
   Output out;
   py::array o = Allocate(q.array.dtype(), {p.batch, p.heads, p.queries, p.v_dim}, ndim);
   out.out = Packed(o, p.out_dtype, p.heads, p.queries, p.v_dim);
@@ -289,7 +304,7 @@ py::object Attention(const py::object& q_in, const py::object& k_in, const py::o
   }
   {
     const py::gil_scoped_release release;
-    const Buffer workspace(kernel.workspace ? kernel.workspace(p, options, threads) : 0);
+    const Buffer workspace(workspace_bytes);
     const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
     Context context{
         .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
