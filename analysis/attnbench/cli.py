@@ -31,6 +31,7 @@ PYTHON = {
     "report": ("attnbench.report", "DIR...  table, exponents, report.html and figures of a run"),
     "plot": ("attnbench.plot", "DIR...  the figures alone"),
     "compare": ("attnbench.compare", "OLD NEW  what became faster or slower between two runs"),
+    "history": ("attnbench.history", "DIR  how a folder's runs moved over time"),
     "show": ("attnbench.show", '"SENTENCE"  attention of a real model as heatmap and graph'),
     "tensors": ("attnbench.tensors", "[list|fetch|describe]  real Q, K and V for experiments"),
     "new": ("attnbench.new", "NAME  start a kernel file"),
@@ -81,10 +82,10 @@ def _native(command: str, arguments: list[str]) -> int:
             print("The whole list of options is the native program's; ./attnbench setup builds it.")
             return 0
     path = harness(program)
-    if command == "sweep":
-        return _sweep(path, arguments)
-    prefix = [] if command == "bench" else [command]
-    os.execv(path, [str(path), *prefix, *arguments])
+    if command != "sweep":
+        prefix = [] if command == "bench" else [command]
+        os.execv(path, [str(path), *prefix, *arguments])
+    return _sweep(path, arguments)
 
 
 def _sweep_parser() -> argparse.ArgumentParser:

@@ -75,7 +75,9 @@ def tools() -> Iterator[Finding]:
         ("libtomlplusplus-dev", "toml++/toml.h"),
         ("libhwloc-dev", "hwloc.h"),
     ):
-        found = any((Path(root) / header).exists() for root in ("/usr/include", "/usr/local/include"))
+        found = any(
+            (Path(root) / header).exists() for root in ("/usr/include", "/usr/local/include")
+        )
         if found:
             yield Finding(OK, package, "there")
         else:
@@ -87,9 +89,7 @@ def tools() -> Iterator[Finding]:
     if _number(version[0]) >= (1, 2):
         yield Finding(OK, "Highway", version[0])
     else:
-        yield Finding(
-            MISSING, "Highway", f"{version[0] or 'none'}: 1.2 is needed for bf16", set_up
-        )
+        yield Finding(MISSING, "Highway", f"{version[0] or 'none'}: 1.2 is needed for bf16", set_up)
     for name in ("numpy", "scipy", "matplotlib", "pandas", "ml_dtypes"):
         try:
             yield Finding(OK, name, metadata.version(name))

@@ -141,9 +141,7 @@ def draw(axes: Axes, graph: AttentionGraph, width_in: float) -> float:
     return reach[1] + reach[-1]
 
 
-def plot_graph(
-    graph: AttentionGraph, title: str = "", width_in: float = style.WIDE_IN
-) -> Figure:
+def plot_graph(graph: AttentionGraph, title: str = "", width_in: float = style.WIDE_IN) -> Figure:
     """The graph as a figure, with what its edges mean and the mass kept under it."""
     return plot_graphs([(graph, title)], width_in)
 
@@ -172,7 +170,11 @@ def plot_graphs(
                         fontsize=plt.rcParams["legend.fontsize"], color=style.FAINT)  # fmt: skip
             top -= note_in
         x = margin / width_in
-        for text, colour in (("looks back", BACK), ("looks ahead", AHEAD), ("at itself (bar)", ITSELF)):
+        for text, colour in (
+            ("looks back", BACK),
+            ("looks ahead", AHEAD),
+            ("at itself (bar)", ITSELF),
+        ):
             figure.text(x, 0.06 / total, f"\u2014 {text}", color=colour,
                         fontsize=plt.rcParams["legend.fontsize"])  # fmt: skip
             x += 1.05 / width_in

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_TEMPLATE = """\
+TEMPLATE = """\
 // SPDX-License-Identifier: Apache-2.0
 // {name}: what the idea is, in a sentence or two.
 //
@@ -65,7 +65,7 @@ void Run(const Problem& p, const Inputs& in, const Output& output, const Context
   {{
     const Index stride = (p.keys + 15) / 16 * 16;
     float* logits =
-        reinterpret_cast<float*>(context.workspace) + stride * Thread();
+        reinterpret_cast<float*>(context.workspace) + stride * omp_get_thread_num();
 #pragma omp for schedule(static)
     for (Index row = 0; row < rows; ++row)
       Row(p, in, output, row / (p.heads * p.queries), row / p.queries % p.heads, row % p.queries,
@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
     path = ROOT / "kernels" / f"{args.name}.cc"
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(_TEMPLATE.format(name=args.name).replace("Thread()", "omp_get_thread_num()"))
+            file.write(TEMPLATE.format(name=args.name))
     except FileExistsError:
         print(f"attnbench new: NAME: {path} exists already", file=sys.stderr)
         return 2

@@ -68,7 +68,11 @@ def read(sentence: str) -> Reading:
         raise ValueError("SENTENCE: is longer than the model's 512 tokens")
     *layers, final = model.forward(ids)
     return Reading(
-        sentence, merge_contractions(words), [x.q[0] for x in layers], [x.k[0] for x in layers], final
+        sentence,
+        merge_contractions(words),
+        [x.q[0] for x in layers],
+        [x.k[0] for x in layers],
+        final,
     )
 
 
@@ -138,7 +142,9 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _slug(sentences: Sequence[str]) -> str:
-    text = "-against-".join(re.sub(r"[^a-z0-9]+", "-", s.lower()).strip("-")[:64] for s in sentences)
+    text = "-against-".join(
+        re.sub(r"[^a-z0-9]+", "-", s.lower()).strip("-")[:64] for s in sentences
+    )
     return text.strip("-") or "sentence"
 
 
@@ -244,7 +250,13 @@ def main(args: argparse.Namespace) -> int:
         jobs = [(args.sentence, args.against, args.word)] if args.sentence else EXAMPLES
         for sentence, against, word in jobs:
             choice = Choice(
-                args.layer, args.head, args.word or word, args.threshold, args.top, args.kernel, mask
+                args.layer,
+                args.head,
+                args.word or word,
+                args.threshold,
+                args.top,
+                args.kernel,
+                mask,
             )
             for path in show([s for s in (sentence, against) if s], choice, args.output):
                 print(f"  {path}")

