@@ -352,7 +352,7 @@ class Stretch {
     }
     shift = hn::IfThenElse(hn::Eq(shift, hn::Set(df, kNegInf)), hn::Zero(df), shift);
     VF sum = hn::Load(df, sums);
-    const auto weight = [&](Index i) HWY_ATTR {
+    const auto weight = [&](Index i) ATTNBENCH_INLINED {
       const VF x = hn::MulSub(hn::Load(df, logits + i), scale, shift);
       return hn::IfThenElse(hn::IsNaN(x), x, Exp2<5>(df, x));
     };
@@ -433,7 +433,14 @@ class Stretch {
     if (check != 0) return RecomputeRow(p_, in_, out_, b, h, i);
     // The key at the reference alone counts 2^-16 or more.
     const bool none = part.reference[r] == kNegInf;
-    for (Index c = 0; c < p_.v_dim; ++c) Store1(none ? 0.0f : x[OutputAt<T>(c)] / sum, to + c);
+    for (Index c = 0; c < p_.v_dim; ++c) {
+      const float value = none ? 0.0f : x[OutputAt<T>(c)] / sum;
+      if constexpr (std::is_same_v<TO, float>) {
+        to[c] = value;
+      } else {
+        to[c] = BFloat16::FromFloat(value);
+      }
+    }
     if (out_.lse)
       out_.lse[(b * p_.heads + h) * p_.queries + i] =
           none ? kNegInf : (std::log2(sum) + part.reference[r]) * kLn2;

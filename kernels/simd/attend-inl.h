@@ -358,7 +358,10 @@ class Attender {
         const Index query = b.first + (v * kLanes + lane) * b.step;
         const int q = v * kLanes + lane;
         if (finite[lane] != 0.0f) {  // NaN
-          RecomputeRow(p_, in_, out_, b.batch, b.head, query);
+          if (options_.recompute)
+            RecomputeRow(p_, in_, out_, b.batch, b.head, query);
+          else
+            out_.lse[(b.batch * p_.heads + b.head) * p_.queries + query] = NAN;
           continue;
         }
         // No admitted key: the sum holds at most one 2^-126 a key.

@@ -36,6 +36,7 @@ struct LaneMask {
   alignas(64) std::int32_t sinks[kLanes] = {};
   std::int64_t residue[kLanes] = {};
   std::int32_t stride = 0, width = 0;
+  bool same_residue = false;  // residue[0] is that of all lanes
 
   // Instead of the above, when set: slow, for what has no closed form. Row `key` < limit[lane].
   bool (*admits)(const void* context, int lane, Index key) = nullptr;
@@ -72,6 +73,9 @@ struct AttendOptions {
   bool lazy_max = true;    // move the maximum only when a score passes it by 2^16
   bool pipelining = true;  // exponentials of one block inside the products of the next
   bool prefetch = true;    // the next block's keys and values
+  // Rows that are not finite are computed anew, as the problem says. False, for outputs that are
+  // parts of rows: such a row's lse is NaN, and the caller sees to it.
+  bool recompute = true;
 };
 
 // One row by the definition, scalar, in double: what the engine falls back to when a row is not

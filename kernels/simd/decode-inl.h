@@ -110,7 +110,15 @@ struct Ahead {
   Index stride = 0, bytes = 0, rows = 0;
   HWY_INLINE void Fetch(Index first, Index count) const {
     for (Index row = first; row < std::min(first + count, rows); ++row)
-      for (Index i = 0; i < bytes; i += 64) hwy::Prefetch(data + row * stride + i);
+      for (Index i = 0; i < bytes; i += 64) {
+#if defined(PF) && PF == 0
+        hwy::Prefetch(data + row * stride + i);
+#elif defined(PF) && PF == 1
+        __builtin_prefetch(data + row * stride + i, 0, 2);
+#elif defined(PF) && PF == 3
+        __builtin_prefetch(data + row * stride + i, 0, 0);
+#endif
+      }
   }
 };
 
@@ -131,29 +139,30 @@ HWY_INLINE VF Logits(const T* HWY_RESTRICT q, Index q_stride, const Rows<T>& k, 
   for (Index j = 0; j < keys; j += kKeys) {
     ahead.Fetch(j, kKeys);
     const T* row[kKeys];
-    Unroll<kKeys>([&](auto i) { row[i] = k[std::min(j + i, keys - 1)]; });
+    Unroll<kKeys>([&](auto i) ATTNBENCH_INLINED { row[i] = k[std::min(j + i, keys - 1)]; });
     VF acc[kLanes];
-    Unroll<kLanes>([&](auto i) HWY_ATTR { acc[i] = hn::Zero(df); });
+    Unroll<kLanes>([&](auto i) ATTNBENCH_INLINED { acc[i] = hn::Zero(df); });
     if constexpr (kCount == 1) {  // key after key: memory is read strictly in order
-      Unroll<kKeys>([&](auto i) HWY_ATTR {
+      Unroll<kKeys>([&](auto i) ATTNBENCH_INLINED {
         for (Index c = 0; c < whole; c += E::kPerVector)
           acc[i] = E::Dot(hn::LoadU(d, row[i] + c), hn::Load(d, q + c), acc[i]);
       });
     } else {
       for (Index c = 0; c < whole; c += E::kPerVector) {
         hn::Vec<typename E::D> x[kCount];
-        Unroll<kCount>([&](auto r) HWY_ATTR { x[r] = hn::Load(d, q + r * q_stride + c); });
-        Unroll<kKeys>([&](auto i) HWY_ATTR {
+        Unroll<kCount>([&](auto r) ATTNBENCH_INLINED { x[r] = hn::Load(d, q + r * q_stride + c); });
+        Unroll<kKeys>([&](auto i) ATTNBENCH_INLINED {
           const auto y = hn::LoadU(d, row[i] + c);
-          Unroll<kCount>(
-              [&](auto r) HWY_ATTR { acc[r * kKeys + i] = E::Dot(y, x[r], acc[r * kKeys + i]); });
+          Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
+            acc[r * kKeys + i] = E::Dot(y, x[r], acc[r * kKeys + i]);
+          });
         });
       }
     }
     if (HWY_UNLIKELY(rest != 0)) {
-      Unroll<kKeys>([&](auto i) HWY_ATTR {
+      Unroll<kKeys>([&](auto i) ATTNBENCH_INLINED {
         const auto y = hn::LoadN(d, row[i] + whole, rest);
-        Unroll<kCount>([&](auto r) HWY_ATTR {
+        Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
           const auto x = hn::Load(d, q + r * q_stride + whole);
           acc[r * kKeys + i] = E::Dot(y, x, acc[r * kKeys + i]);
         });
@@ -241,23 +250,23 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
   const DF df;
   const Index last = v.columns - (kGroups - 1) * kPer;
   VF acc[kSets][kCount][kVectors];
-  Unroll<kCount>([&](auto r) HWY_ATTR {
+  Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
     const VF factor = hn::Set(df, correction[r]);
-    Unroll<kVectors>([&](auto x) HWY_ATTR {
+    Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED {
       acc[0][r][x] = hn::Mul(factor, hn::Load(df, out + r * out_stride + x * kLanes));
       if constexpr (kSets == 2) acc[1][r][x] = hn::Zero(df);
     });
   });
-  const auto step = [&](Index j, auto k, auto set, bool pair) HWY_ATTR {
+  const auto step = [&](Index j, auto k, auto set, bool pair) ATTNBENCH_INLINED {
     const T* row = v[j + k];
     const T* next = E::kStep == 2 && pair ? row + v.stride : nullptr;
-    Unroll<kGroups>([&](auto g) HWY_ATTR {
+    Unroll<kGroups>([&](auto g) ATTNBENCH_INLINED {
       decltype(E::Broadcast(weights)) y[E::kWide];
       E::template Load<kPartial && g == kGroups - 1>(row + g * kPer, next ? next + g * kPer : next,
                                                      last, y);
-      Unroll<kCount>([&](auto r) HWY_ATTR {
+      Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
         const auto w = E::Broadcast(weights + j * kCount + r * kKeys + k);
-        Unroll<E::kWide>([&](auto x) HWY_ATTR {
+        Unroll<E::kWide>([&](auto x) ATTNBENCH_INLINED {
           constexpr int at = g * E::kWide + x;
           acc[set][r][at] = E::MulAdd(w, y[x], acc[set][r][at]);
         });
@@ -267,22 +276,22 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
   Index j = 0;
   for (; j + kKeys <= keys; j += kKeys) {
     ahead.Fetch(j, kKeys);
-    Unroll<kKeys / E::kStep>([&](auto k) HWY_ATTR {
+    Unroll<kKeys / E::kStep>([&](auto k) ATTNBENCH_INLINED {
       step(j, std::integral_constant<int, k * E::kStep>(), std::integral_constant<int, k % kSets>(),
            true);
     });
   }
   if (j < keys) {
     ahead.Fetch(j, kKeys);
-    Unroll<kKeys / E::kStep>([&](auto k) HWY_ATTR {
+    Unroll<kKeys / E::kStep>([&](auto k) ATTNBENCH_INLINED {
       constexpr int at = k * E::kStep;
       if (j + at < keys)
         step(j, std::integral_constant<int, at>(), std::integral_constant<int, 0>(),
              j + at + 1 < keys);
     });
   }
-  Unroll<kCount>([&](auto r) HWY_ATTR {
-    Unroll<kVectors>([&](auto x) HWY_ATTR {
+  Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
+    Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED {
       VF sum = acc[0][r][x];
       if constexpr (kSets == 2) sum = hn::Add(sum, acc[1][r][x]);
       hn::Store(sum, df, out + r * out_stride + x * kLanes);
@@ -300,7 +309,7 @@ HWY_INLINE void AddValues(const typename Values<T>::Weight* HWY_RESTRICT weights
   constexpr int kGroups =
       std::max(1, std::min(8, (kLanes == 16 ? 16 : 8) / kCount) / Values<T>::kWide);
   Index c = 0;
-  const auto panel = [&](auto groups, auto partial) HWY_ATTR {
+  const auto panel = [&](auto groups, auto partial) ATTNBENCH_INLINED {
     AddPanel<kCount, groups, partial, T>(weights, {v.data + c, v.stride, v.columns - c}, keys,
                                          correction, out + c, out_stride, c ? Ahead() : ahead);
     c += groups * kPer;

@@ -22,7 +22,15 @@ HWY_INLINE hwy::HWY_NAMESPACE::Mask<D> Admitted(D d, const LaneMask& mask, int q
   const hn::RebindToSigned<D> di;
   const auto j = hn::Set(di, static_cast<std::int32_t>(key));
   const auto under = hn::Lt(j, hn::Load(di, mask.limit + q));
-  if (mask.admits || mask.stride > 0) {  // lane by lane
+  bool by_lanes = mask.admits != nullptr;
+  if (!mask.admits && mask.stride > 0) {
+    const Index m = (key - mask.residue[0]) % mask.stride;
+    if (!mask.same_residue)
+      by_lanes = true;
+    else if ((m < 0 ? m + mask.stride : m) < mask.width)
+      return hn::RebindMask(d, under);
+  }
+  if (by_lanes) {
     HWY_ALIGN std::int32_t extra[HWY_LANES(float)];
     for (int lane = 0; lane < static_cast<int>(hn::Lanes(di)); ++lane) {
       if (mask.admits) {
