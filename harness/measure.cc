@@ -2,6 +2,7 @@
 #include "harness/measure.h"
 
 #include <benchmark/benchmark.h>
+#include <malloc.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -113,16 +114,26 @@ void RunBatch(Prepared* prepared, Index count, Index runs_per_sample,
 // 0.1 % of it.
 constexpr double kShortestSampleNs = 3e4;
 
+// How long this thread has been ready to run but was not run, in nanoseconds.
+double WaitedNs() {
+  std::ifstream schedstat("/proc/thread-self/schedstat");
+  double ran = 0, waited = 0;
+  schedstat >> ran >> waited;
+  return waited;
+}
+
 struct Samples {
   std::vector<double> ns;
   Index runs_per_sample = 1;
   std::string stop;
   bool warm = true;
+  double waited_fraction = 0;  // of the time spent sampling, the processor served others
 };
 
 Samples Sample(Prepared* prepared, const MeasureSettings& settings) {
   // Warm-up: caches, pages, clock frequency; also says how long a run takes.
   double run_ns = std::numeric_limits<double>::infinity();
+  const double warm_waited = WaitedNs();
   const auto warm_begin = Clock::now();
   std::size_t runs = 0;
   do {
@@ -130,7 +141,10 @@ Samples Sample(Prepared* prepared, const MeasureSettings& settings) {
     prepared->RunOnce();
     run_ns = std::min(run_ns, Nanoseconds(Clock::now() - begin));
     if (++runs == 1 && run_ns > settings.max_seconds * 1e9)  // too long to be run twice
-      return {.ns = {run_ns}, .stop = "time", .warm = false};
+      return {.ns = {run_ns},
+              .stop = "time",
+              .warm = false,
+              .waited_fraction = (WaitedNs() - warm_waited) / run_ns};
   } while (Nanoseconds(Clock::now() - warm_begin) < settings.warmup_seconds * 1e9 ||
            runs < prepared->inputs.size());  // every copy of the ring is touched once
 
@@ -138,7 +152,13 @@ Samples Sample(Prepared* prepared, const MeasureSettings& settings) {
   samples.runs_per_sample =
       std::max<Index>(1, static_cast<Index>(std::ceil(kShortestSampleNs / std::max(run_ns, 1.0))));
   const double sample_ns = run_ns * static_cast<double>(samples.runs_per_sample);
+  const double waited_before = WaitedNs();
   const auto begin = Clock::now();
+  const auto stop = [&](const char* reason) {
+    samples.stop = reason;
+    samples.waited_fraction = (WaitedNs() - waited_before) / Nanoseconds(Clock::now() - begin);
+    return samples;
+  };
   const double limit_ns = settings.max_seconds * 1e9;
   // Where one run is longer than the limit, one sample a round has to do.
   Index batch =
@@ -148,15 +168,10 @@ Samples Sample(Prepared* prepared, const MeasureSettings& settings) {
     const MedianInterval interval = MedianWithInterval(samples.ns);
     // An interval needs six samples to be one of 95 %.
     if (samples.ns.size() >= 6 &&
-        interval.high - interval.low <= settings.target_interval * interval.median) {
-      samples.stop = "precision";
-      return samples;
-    }
+        interval.high - interval.low <= settings.target_interval * interval.median)
+      return stop("precision");
     const double left_ns = limit_ns - Nanoseconds(Clock::now() - begin);
-    if (left_ns < sample_ns) {
-      samples.stop = "time";
-      return samples;
-    }
+    if (left_ns < sample_ns) return stop("time");
     // Grow by half, so that the rule is asked often enough and its cost stays small.
     batch = std::clamp<Index>(std::ssize(samples.ns) / 2, 1,
                               std::max<Index>(1, static_cast<Index>(left_ns / sample_ns)));
@@ -341,7 +356,9 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
                                   [&](double ns) { return ns > 1.5 * interval.median; });
   if (slow > 0) flags.push_back("outliers");
   if (!samples.warm) flags.push_back("no_warmup");
+  if (samples.waited_fraction > 0.02) flags.push_back("preempted");
   record["samples_ns"] = samples.ns;
+  record["waited_fraction"] = samples.waited_fraction;
   record["runs_per_sample"] = samples.runs_per_sample;
   record["median_ns"] = interval.median;
   record["ci95_ns"] = {interval.low, interval.high};
@@ -386,6 +403,10 @@ json MeasureMemory(const Case& c) {
   Prepared prepared{.kernel = &kernel, .problem = c.problem, .threads = c.threads};
   json record = Start(c, kernel, &prepared.options);
   if (record["status"] != "ok") return record;
+#ifdef __GLIBC__
+  // Memory that the heap keeps is resident already and would hide what the kernel takes of it.
+  mallopt(M_MMAP_THRESHOLD, 16 << 10);
+#endif
   const OwnedInputs inputs = OwnedInputs::Make(c.problem, c.input, c.seed);
   prepared.inputs.push_back(&inputs);
   prepared.outputs.emplace_back(c.problem, 0);
@@ -397,6 +418,9 @@ json MeasureMemory(const Case& c) {
 
   // From here on every page that becomes resident is the kernel's: its plan, its selection, the
   // workspace as far as it is touched, and what it allocates behind the contract's back.
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
   std::ofstream("/proc/self/clear_refs") << "5\n";
   const double before = StatusBytes("VmRSS");
   prepared.workspace = Buffer(record["workspace_bytes"].get<std::size_t>());
