@@ -37,7 +37,11 @@ def hosted(kernel: PythonKernel) -> HostedKernel:
     """The peer behind plain objects."""
 
     def refuse(problem: Mapping[str, Any]) -> str:
-        return kernel.refusal(Problem.from_json(problem))
+        reason = kernel.refusal(Problem.from_json(problem))
+        # An accepted problem is about to be measured, in the memory pass from here on.
+        if not reason and kernel.load is not None:
+            kernel.load()
+        return reason
 
     def prepare(problem: Mapping[str, Any], q: Array, k: Array, v: Array, threads: int) -> Prepared:
         gc.collect()  # what the last kernel left behind; nothing is collected while timing

@@ -23,6 +23,7 @@ refused where none is installed.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import math
@@ -190,13 +191,15 @@ class PythonKernel:
     """A peer. ``refuse(problem)`` is empty when the peer solves this problem exactly, else the
     reason; it must not import the peer. ``prepare(problem, q, k, v, threads)`` gets views of the
     harness's tensors [batch, heads, rows, columns] (columns contiguous, other strides free) and
-    may keep them. ``packages`` are the distributions that it needs, as pip names them."""
+    may keep them. ``packages`` are the distributions that it needs, as pip names them. ``load``
+    imports what prepare needs: neither its time nor its memory is counted as the kernel's."""
 
     name: str
     idea: str
     refuse: Callable[[Problem], str]
     prepare: Callable[[Problem, Array, Array, Array, int], Prepared]
     packages: Sequence[str] = ()
+    load: Callable[[], object] | None = None
     # Further conditions of the machine: empty, or why the peer cannot run here at all.
     environment: Callable[[], str] | None = None
 
@@ -213,6 +216,12 @@ class PythonKernel:
         if missing_packages(self.packages):
             return ""
         return ", ".join(f"{p} {importlib.metadata.version(p)}" for p in self.packages)
+
+
+def import_all(*modules: str) -> None:
+    """Imports the modules; for PythonKernel.load."""
+    for module in modules:
+        importlib.import_module(module)
 
 
 def missing_packages(packages: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from attnbench.peer import (
     Prepared,
     Problem,
     PythonKernel,
+    import_all,
     token_major,
     unserved,
 )
@@ -89,6 +90,7 @@ KERNEL = PythonKernel(
     name="jax",
     idea="JAX dot_product_attention, compiled by XLA",
     packages=("jax", "jaxlib"),
+    load=lambda: import_all("jax", "jax.extend.backend"),
     refuse=refuse,
     prepare=prepare,
 )

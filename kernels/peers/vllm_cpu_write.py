@@ -23,6 +23,7 @@ KERNEL = PythonKernel(
     name="vllm_cpu_write",
     idea="vLLM's CPU attention, writing K and V into its cache included",
     packages=_vllm.KERNEL.packages,
+    load=_vllm.load,
     refuse=refuse,
     prepare=prepare,
 )

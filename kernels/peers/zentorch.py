@@ -32,12 +32,18 @@ def refuse(problem: Problem) -> str:
     return unserved(problem, dtypes=("f32", "bf16"), causal="square", unequal_v_dim=False)
 
 
+def load() -> None:
+    import torch
+
+    package = importlib.util.find_spec("zentorch")
+    torch.ops.load_library(str(Path(package.origin).parent / "libzentorch.so"))
+
+
 def prepare(problem: Problem, q: Array, k: Array, v: Array, threads: int) -> Prepared:
     import torch
 
     torch_threads(threads)
-    package = importlib.util.find_spec("zentorch")
-    torch.ops.load_library(str(Path(package.origin).parent / "libzentorch.so"))
+    load()
     causal = not problem.sees_all
     if not causal:
         q = fold_groups(problem, q)
@@ -58,6 +64,7 @@ KERNEL = PythonKernel(
     idea="AMD zentorch's scaled_dot_product_attention for Zen CPUs",
     packages=("torch", "zentorch"),
     environment=environment,
+    load=load,
     refuse=refuse,
     prepare=prepare,
 )
