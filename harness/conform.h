@@ -77,6 +77,10 @@ std::vector<std::string> EdgeGroups();
 std::vector<EdgeCase> EdgeCases(const std::string& group);
 // A random valid problem of moderate size: anything that the contract can express.
 EdgeCase FuzzCase(std::uint64_t seed);
+// "70x90,d=64,local,window=5,causal": what is special about a problem.
+std::string Label(const Problem& problem);
+std::shared_ptr<const TileList> RandomTiles(Index queries, Index keys, Index query_tile,
+                                            Index key_tile, double density, std::uint64_t seed);
 
 // How one kernel did on a list of cases.
 struct Conformance {

@@ -24,21 +24,6 @@ Problem ProblemOf(const Shape& s, bool causal = false) {
   return p;
 }
 
-std::string Label(const Problem& p) {
-  std::string label =
-      std::to_string(p.queries) + "x" + std::to_string(p.keys) + ",d=" + std::to_string(p.head_dim);
-  if (p.v_dim && p.v_dim != p.head_dim) label += ",v=" + std::to_string(p.v_dim);
-  if (p.dtype == DType::kBF16) label += ",bf16";
-  if (p.mask.pattern != Pattern::kFull) label += std::string(",") + Name(p.mask.pattern);
-  if (p.mask.window) label += ",window=" + std::to_string(p.mask.window);
-  if (p.mask.stride) label += ",stride=" + std::to_string(p.mask.stride);
-  if (p.mask.offset != Mask::kLastColumn) label += ",offset=" + std::to_string(p.mask.offset);
-  if (p.mask.columns) label += ",columns=" + std::to_string(p.mask.columns);
-  if (p.mask.sinks) label += ",sinks=" + std::to_string(p.mask.sinks);
-  if (p.mask.causal) label += ",causal";
-  return label;
-}
-
 // Both dtypes of a problem; inputs differ from case to case.
 void Add(Cases* cases, const char* group, Problem p, const std::string& note = "",
          EdgeCase extra = {}, bool with_bf16 = true) {
@@ -53,20 +38,6 @@ void Add(Cases* cases, const char* group, Problem p, const std::string& note = "
     c.seed = 1000 + cases->size();
     cases->push_back(std::move(c));
   }
-}
-
-std::shared_ptr<const TileList> RandomTiles(Index queries, Index keys, Index query_tile,
-                                            Index key_tile, double density, std::uint64_t seed) {
-  auto tiles = std::make_shared<TileList>();
-  tiles->query_tile = query_tile, tiles->key_tile = key_tile;
-  Random random(seed);
-  tiles->row_begin.push_back(0);
-  for (Index row = 0; row < (queries + query_tile - 1) / query_tile; ++row) {
-    for (Index column = 0; column < (keys + key_tile - 1) / key_tile; ++column)
-      if (random.Chance(density)) tiles->column.push_back(column);
-    tiles->row_begin.push_back(std::ssize(tiles->column));
-  }
-  return tiles;
 }
 
 Mask MaskOf(Pattern pattern, Index window, Index stride = 0, Index offset = Mask::kLastColumn,
@@ -382,52 +353,6 @@ std::vector<EdgeCase> EdgeCases(const std::string& group) {
   for (const auto& [name, make] : Groups())
     if (name == group) return make();
   return {};
-}
-
-EdgeCase FuzzCase(std::uint64_t seed) {
-  Random random(seed);
-  const auto size = [&](Index most) {  // small sizes and those beside powers of two are likelier
-    if (random.Chance(0.4)) return random.Between(1, std::min<Index>(most, 20));
-    if (random.Chance(0.4))
-      return std::min(
-          most, std::max<Index>(1, (Index{1} << random.Between(3, 8)) + random.Between(-1, 1)));
-    return random.Between(1, most);
-  };
-  EdgeCase c{.group = "fuzz", .seed = seed};
-  Problem& p = c.problem;
-  p.batch = random.Between(1, 3);
-  p.kv_heads = random.Between(1, 3);
-  p.heads = p.kv_heads * random.Between(1, 3);
-  p.queries = size(300), p.keys = random.Chance(0.5) ? p.queries : size(300);
-  p.head_dim = size(130), p.v_dim = random.Chance(0.7) ? p.head_dim : size(130);
-  if (random.Chance(0.3)) p.dtype = p.out_dtype = DType::kBF16;
-  if (p.dtype == DType::kBF16 && random.Chance(0.2)) p.out_dtype = DType::kF32;
-  if (random.Chance(0.15)) p.score = static_cast<Score>(random.Between(1, 5));
-  if (p.score == Score::kConcat || p.score == Score::kAdditive) p.hidden = random.Between(1, 20);
-  p.mask.pattern = random.Chance(0.4) ? Pattern::kFull : static_cast<Pattern>(random.Between(1, 5));
-  p.mask.causal = random.Chance(0.5);
-  p.mask.window = size(300);
-  p.mask.stride = size(100);
-  if (random.Chance(0.5)) p.mask.offset = random.Below(p.mask.stride);
-  p.mask.columns = random.Between(1, p.mask.stride);
-  if (random.Chance(0.3)) p.mask.sinks = size(100);
-  if (p.mask.pattern == Pattern::kTiles)
-    p.mask.tiles = RandomTiles(p.queries, p.keys, size(128), size(128), random.Uniform(), seed);
-  if (random.Chance(0.2))
-    p.positions = {random.Between(-50, 350), random.Between(1, 2), random.Between(-50, 50),
-                   random.Between(1, 2)};
-  if (random.Chance(0.15)) p.has_bias = true;
-  if (random.Chance(0.15)) p.has_key_lengths = true;
-  if (random.Chance(0.1)) p.softcap = 20;
-  // The rule's |logit| does not see how large the arguments of a tanh are, or the summands that a
-  // trained score cancels: those stay of order one.
-  const bool dot = p.score == Score::kScaledDot || p.score == Score::kDot;
-  c.input.logit_scale = dot ? std::pow(10.0, random.Between(-1, 3)) : 1;
-  c.layout = static_cast<Layout>(random.Below(3));
-  p.Resolve();
-  c.name = "seed=" + std::to_string(seed) + "," + Label(p) + ",batch=" + std::to_string(p.batch) +
-           ",heads=" + std::to_string(p.heads) + ":" + std::to_string(p.kv_heads);
-  return c;
 }
 
 }  // namespace attnbench

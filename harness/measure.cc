@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/measure.h"
 
-#include <benchmark/benchmark.h>
 #include <malloc.h>
 #include <omp.h>
 
@@ -9,8 +8,6 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
-#include <limits>
-#include <new>
 #include <stdexcept>
 
 #include "harness/ceilings.h"
@@ -18,6 +15,7 @@
 #include "harness/inputs.h"
 #include "harness/machine.h"
 #include "harness/pinning.h"
+#include "harness/sampling.h"
 
 namespace attnbench {
 
@@ -36,146 +34,11 @@ json ToJson(const Cost& cost) {
   return {{"flops", cost.flops}, {"exps", cost.exps}, {"bytes", cost.bytes}};
 }
 
-// What one case needs to run, made once: also the ring of copies for the cold cache.
-struct Prepared {
-  const Kernel* kernel = nullptr;
-  Problem problem;
-  Options options = {};
-  int threads = 1;
-  Buffer workspace = {};
-  std::shared_ptr<const void> plan = {};
-  std::vector<const OwnedInputs*> inputs = {};
-  std::vector<OwnedOutput> outputs = {};
-  std::vector<TileList> selected = {};
-  std::size_t next = 0;
-
-  Context MakeContext() const {
-    return {
-        .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
-  }
-  void RunOnce() {
-    const std::size_t i = next;
-    next = next + 1 == inputs.size() ? 0 : next + 1;
-    Context context = MakeContext();
-    if (kernel->select) context.selected = &selected[i];
-    // A hosted kernel leaves its output where its library put it when none is asked for: the copy
-    // into ours belongs to the check, not to the library's time.
-    const Output output = kernel->host == "python" ? Output{} : outputs[i].view();
-    kernel->run(problem, inputs[i]->view(), output, context);
-  }
-};
-
 // Copies such that the tensors fill three times the last-level cache, within a quarter of memory.
 std::size_t RingSize(double bytes) {
   const double wanted = std::ceil(3.0 * LastLevelCacheBytes() / bytes) + 1;
   const double most = std::floor(0.25 * MemoryLimitBytes() / bytes);
   return static_cast<std::size_t>(std::clamp(wanted, 2.0, std::max(2.0, most)));
-}
-
-// Hands each measured batch to Google Benchmark and takes nothing back: the samples are our own.
-class SilentReporter : public benchmark::BenchmarkReporter {
- public:
-  bool ReportContext(const Context&) override { return true; }
-  void ReportRuns(const std::vector<Run>&) override {}
-};
-
-// `count` more samples of `runs_per_sample` runs each, by Google Benchmark's loop.
-void RunBatch(Prepared* prepared, Index count, Index runs_per_sample,
-              std::vector<double>* samples_ns) {
-  SilentReporter reporter;
-  std::exception_ptr error;
-  benchmark::RegisterBenchmark(
-      "case",
-      [&](benchmark::State& state) {
-        for (auto _ : state) {
-          if (error) {  // the loop must not be left early
-            state.SetIterationTime(0);
-            continue;
-          }
-          try {
-            const auto begin = Clock::now();
-            for (Index r = 0; r < runs_per_sample; ++r) prepared->RunOnce();
-            const auto end = Clock::now();
-            samples_ns->push_back(Nanoseconds(end - begin) / static_cast<double>(runs_per_sample));
-            state.SetIterationTime(samples_ns->back() * 1e-9);
-          } catch (...) {
-            error = std::current_exception();
-          }
-        }
-      })
-      ->Iterations(count)
-      ->UseManualTime();
-  benchmark::RunSpecifiedBenchmarks(&reporter, "case");
-  benchmark::ClearRegisteredBenchmarks();
-  if (error) std::rethrow_exception(error);
-}
-
-// Beneath this a sample consists of several runs, so that the clock (about 25 ns) stays under
-// 0.1 % of it.
-constexpr double kShortestSampleNs = 3e4;
-
-// How long this thread has been ready to run but was not run, in nanoseconds.
-double WaitedNs() {
-  std::ifstream schedstat("/proc/thread-self/schedstat");
-  double ran = 0, waited = 0;
-  schedstat >> ran >> waited;
-  return waited;
-}
-
-struct Samples {
-  std::vector<double> ns;
-  Index runs_per_sample = 1;
-  std::string stop;
-  bool warm = true;
-  double waited_fraction = 0;  // of the time spent sampling, the processor served others
-};
-
-Samples Sample(Prepared* prepared, const MeasureSettings& settings) {
-  // Warm-up: caches, pages, clock frequency; also says how long a run takes.
-  double run_ns = std::numeric_limits<double>::infinity();
-  const double warm_waited = WaitedNs();
-  const auto warm_begin = Clock::now();
-  std::size_t runs = 0;
-  do {
-    const auto begin = Clock::now();
-    prepared->RunOnce();
-    run_ns = std::min(run_ns, Nanoseconds(Clock::now() - begin));
-    if (++runs == 1 && run_ns > settings.max_seconds * 1e9)  // too long to be run twice
-      return {.ns = {run_ns},
-              .stop = "time",
-              .warm = false,
-              .waited_fraction = (WaitedNs() - warm_waited) / run_ns};
-  } while (Nanoseconds(Clock::now() - warm_begin) < settings.warmup_seconds * 1e9 ||
-           runs < prepared->inputs.size());  // every copy of the ring is touched once
-
-  Samples samples;
-  samples.runs_per_sample =
-      std::max<Index>(1, static_cast<Index>(std::ceil(kShortestSampleNs / std::max(run_ns, 1.0))));
-  const double sample_ns = run_ns * static_cast<double>(samples.runs_per_sample);
-  const double waited_before = WaitedNs();
-  const auto begin = Clock::now();
-  const auto stop = [&](const char* reason) {
-    samples.stop = reason;
-    samples.waited_fraction = (WaitedNs() - waited_before) / Nanoseconds(Clock::now() - begin);
-    return samples;
-  };
-  const double limit_ns = settings.max_seconds * 1e9;
-  // Where one run is longer than the limit, one sample a round has to do.
-  Index batch =
-      std::clamp<Index>(static_cast<Index>(limit_ns / sample_ns), 1, settings.min_samples);
-  while (true) {
-    RunBatch(prepared, batch, samples.runs_per_sample, &samples.ns);
-    const MedianInterval interval = MedianWithInterval(samples.ns);
-    // An interval needs six samples to be one of 95 %.
-    if (samples.ns.size() >= 6 &&
-        interval.high - interval.low <= settings.target_interval * interval.median)
-      return stop("precision");
-    const double left_ns = limit_ns - Nanoseconds(Clock::now() - begin);
-    if (left_ns < sample_ns) return stop("time");
-    // Grow by half, so that the rule is asked often enough and its cost stays small.
-    batch = std::clamp<Index>(std::ssize(samples.ns) / 2, 1,
-                              std::max<Index>(1, static_cast<Index>(left_ns / sample_ns)));
-  }
 }
 
 // Probes beside the case. Bandwidth only where it can be the roof.
@@ -188,12 +51,6 @@ struct Probes {
       gbps.push_back(ProbeReadGbps(static_cast<std::size_t>(touched_bytes), threads));
   }
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t n = values.size();
-  return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
 
 // Empty, or what is wrong; the error goes into the record either way.
 std::string CheckInto(json* record, const Case& c, const Kernel& kernel, const Options& options,
@@ -250,42 +107,19 @@ json Start(const Case& c, const Kernel& kernel, Options* options) {
 
 }  // namespace
 
-MedianInterval MedianWithInterval(std::vector<double> samples) {
-  if (samples.empty()) return {};
-  std::sort(samples.begin(), samples.end());
-  const int n = static_cast<int>(samples.size());
-  MedianInterval interval{
-      .median = Median(samples), .low = samples.front(), .high = samples.back()};
-  // The number of samples under the median is binomial(n, 1/2): drop from both ends as long as the
-  // tails that are cut off hold at most 2.5 % each.
-  double term = std::pow(0.5, n), tail = 0;  // P(exactly k), P(at most k)
-  if (term == 0) {                           // n > 1000: the normal approximation is exact enough
-    const int k = static_cast<int>((n - 1.96 * std::sqrt(n)) / 2);
-    interval.low = samples[k], interval.high = samples[n - 1 - k];
-    return interval;
-  }
-  for (int k = 0; 2 * k < n; ++k) {
-    tail += term;
-    if (tail > 0.025) break;
-    interval.low = samples[k], interval.high = samples[n - 1 - k];
-    term *= static_cast<double>(n - k) / (k + 1);
-  }
-  return interval;
-}
-
 MeasureSettings MeasureSettingsFromJson(const json& j) {
   MeasureSettings s;
   for (const auto& [key, value] : j.items()) {
     if (key == "check")
       s.check = value;
     else if (key == "target_interval")
-      s.target_interval = value;
+      s.sampling.target_interval = value;
     else if (key == "min_samples")
-      s.min_samples = value;
+      s.sampling.min_samples = value;
     else if (key == "max_seconds")
-      s.max_seconds = value;
+      s.sampling.max_seconds = value;
     else if (key == "warmup_seconds")
-      s.warmup_seconds = value;
+      s.sampling.warmup_seconds = value;
     else if (key == "check_rows")
       s.check_rows = value;
     else if (key == "probe")
@@ -293,7 +127,8 @@ MeasureSettings MeasureSettingsFromJson(const json& j) {
     else
       throw std::invalid_argument("settings: unknown field '" + key + "'");
   }
-  if (s.min_samples < 1) throw std::invalid_argument("settings: min_samples must be at least 1");
+  if (s.sampling.min_samples < 1)
+    throw std::invalid_argument("settings: min_samples must be at least 1");
   if (s.check_rows < 0) throw std::invalid_argument("settings: check_rows must not be negative");
   return s;
 }
@@ -347,7 +182,7 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
 
   Probes probes;
   if (settings.probe) probes.Take(c.problem, useful, touched_bytes, c.threads);
-  Samples samples = Sample(&prepared, settings);
+  Samples samples = Sample(&prepared, settings.sampling);
   if (settings.probe) probes.Take(c.problem, useful, touched_bytes, c.threads);
 
   const MedianInterval interval = MedianWithInterval(samples.ns);

@@ -4,21 +4,17 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
 
 #include "harness/case.h"
+#include "harness/sampling.h"
 
 namespace attnbench {
 
 struct MeasureSettings {
-  bool check = true;              // compare with the oracle first
-  double target_interval = 0.02;  // stop when the median's 95 % interval is narrower, relatively
-  int min_samples = 5;
-  double max_seconds = 1.0;
-  double warmup_seconds = 0.05;
+  bool check = true;  // compare with the oracle first
   Index check_rows = 64;
   bool probe = true;  // ceilings right before and after
+  SamplingSettings sampling = {};
 };
 // Throws std::invalid_argument naming the field that is unknown or out of range.
 MeasureSettings MeasureSettingsFromJson(const nlohmann::json& json);
@@ -31,11 +27,5 @@ nlohmann::json MeasureMemory(const Case& test_case);
 
 // What a call into the host costs, for kernels hosted in Python; null where there is no host.
 extern double (*hosted_call_overhead_ns)();
-
-struct MedianInterval {
-  double median = 0, low = 0, high = 0;  // low, high: 95 % by order statistics
-};
-// Fewer than six samples cannot give 95 %: low and high are then the extremes.
-MedianInterval MedianWithInterval(std::vector<double> samples);
 
 }  // namespace attnbench
