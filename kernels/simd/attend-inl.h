@@ -122,32 +122,27 @@ class Attender {
     bytes_ = arena.bytes();
   }
 
+  // Vector v of the block's rows in a tensor.
+  template <class TX, class Tensor>
+  LaneRows<TX> RowsOf(const Tensor& tensor, const Block& b, int v) const {
+    return {tensor.template Row<std::remove_const_t<TX>>(b.batch, b.head,
+                                                         b.first + v * kLanes * b.step),
+            tensor.row_stride * b.step, std::clamp(b.rows - v * kLanes, 0, kLanes)};
+  }
+
   // Lanes beyond the block's rows repeat the last one; their results are dropped.
   HWY_NOINLINE void PackQueries(const Block& b) {
-    if constexpr (W::kElements == 2)
-      PackQueriesOf<BFloat16>(b, [](auto* rows, Index d, float* to)
-                                     HWY_ATTR { TransposePairs(rows, d, to, kQueries); });
-    else if (p_.dtype == DType::kBF16)
-      PackQueriesOf<BFloat16>(b, Scaled{LogitFactor()});
-    else
-      PackQueriesOf<float>(b, Scaled{LogitFactor()});
-  }
-  struct Scaled {
-    float factor;
-    template <class TQ>
-    HWY_INLINE void operator()(const TQ* const* rows, Index d, float* to) const {
-      TransposeIn(rows, d, factor, to, kQueries);
-    }
-  };
-  template <class TQ, class F>
-  HWY_INLINE void PackQueriesOf(const Block& b, F transpose) {
     for (int v = 0; v < kVectors; ++v) {
-      const TQ* rows[kLanes];
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const int row = std::min(v * kLanes + lane, b.rows - 1);
-        rows[lane] = in_.q.Row<TQ>(b.batch, b.head, b.first + row * b.step);
+      float* to = b.q + v * kLanes;
+      if (v * kLanes >= b.rows) {
+        for (Index c = 0; c < QueryWords(); ++c) hn::Store(hn::Zero(DF()), DF(), to + c * kQueries);
+      } else if constexpr (W::kElements == 2) {
+        TransposePairs(RowsOf<const BFloat16>(in_.q, b, v), p_.head_dim, to, kQueries);
+      } else if (p_.dtype == DType::kBF16) {
+        TransposeIn(RowsOf<const BFloat16>(in_.q, b, v), p_.head_dim, LogitFactor(), to, kQueries);
+      } else {
+        TransposeIn(RowsOf<const float>(in_.q, b, v), p_.head_dim, LogitFactor(), to, kQueries);
       }
-      transpose(rows, p_.head_dim, b.q + v * kLanes);
     }
   }
 
@@ -333,45 +328,53 @@ class Attender {
     }
   }
 
-  // Divides by the sums and transposes into the output's rows; rows that are not finite, and those
-  // without keys, are told apart by their sums.
+  // Divides by the sums and transposes into the output's rows. Rows that are not finite are done
+  // again by the definition; rows without keys are told by their sums.
   template <class TO>
   HWY_INLINE void WriteOutAs(const Block& b) {
     const DF d;
     for (int v = 0; v * kLanes < b.rows; ++v) {
-      const int count = std::min(kLanes, b.rows - v * kLanes);
+      const LaneRows<TO> rows = RowsOf<TO>(out_.out, b, v);
       const float* o = b.o + v * kLanes;
       const VF sum = hn::Load(d, b.sum + v * kLanes);
-      TO* rows[kLanes];
-      for (int lane = 0; lane < kLanes; ++lane)
-        rows[lane] = out_.out.Row<TO>(b.batch, b.head,
-                                      b.first + (v * kLanes + std::min(lane, count - 1)) * b.step);
-      VF check = hn::Mul(sum, hn::Zero(d));
+      VF check = hn::Mul(sum, hn::Zero(d));  // NaN if anything is not finite
       if (!b.empty) {
-        for (Index c = 0; c < p_.v_dim; ++c)
-          check = hn::MulAdd(hn::Load(d, o + c * kQueries), hn::Zero(d), check);
-        TransposeOut(o, kQueries, p_.v_dim, hn::Div(hn::Set(d, 1.0f), sum), rows, count);
+        check = hn::Add(check, ZeroOrNaN(o));
+        TransposeOut(o, kQueries, p_.v_dim, hn::Div(hn::Set(d, 1.0f), sum), rows);
       }
+      // No admitted key: the sum holds at most one 2^-126 a key.
+      const auto usual = hn::Ge(hn::Add(sum, check), hn::Set(d, 1e-20f));
       HWY_ALIGN float finite[kLanes];
       hn::Store(check, d, finite);
-      for (int lane = 0; lane < count; ++lane) {
-        const Index query = b.first + (v * kLanes + lane) * b.step;
+      for (int lane = 0; lane < rows.count; ++lane) {
         const int q = v * kLanes + lane;
-        if (finite[lane] != 0.0f) {  // NaN
-          if (options_.recompute)
-            RecomputeRow(p_, in_, out_, b.batch, b.head, query);
-          else
-            out_.lse[(b.batch * p_.heads + b.head) * p_.queries + query] = NAN;
+        const Index query = b.first + q * b.step;
+        if (!b.empty && hn::AllTrue(d, usual) && !out_.lse) break;
+        if (finite[lane] != 0.0f) {
+          RecomputeRow(p_, in_, out_, b.batch, b.head, query);
           continue;
         }
-        // No admitted key: the sum holds at most one 2^-126 a key.
         const bool none = b.empty || b.sum[q] < 1e-20f;
-        if (none) std::fill_n(rows[lane], p_.v_dim, TO{});
+        if (none) std::fill_n(rows.template Row<true>(lane), p_.v_dim, TO{});
         if (out_.lse)
           out_.lse[(b.batch * p_.heads + b.head) * p_.queries + query] =
               none ? -HUGE_VALF : (std::log2(b.sum[q]) - b.start[q]) * 0.693147180559945f;
       }
     }
+  }
+  // Sums over the columns in four chains: one would wait for itself.
+  HWY_INLINE VF ZeroOrNaN(const float* o) const {
+    const DF d;
+    const VF zero = hn::Zero(d);
+    VF sums[4] = {zero, zero, zero, zero};
+    Index c = 0;
+    for (; c + 4 <= p_.v_dim; c += 4) {
+      Unroll<4>([&](auto i) ATTNBENCH_INLINED {
+        sums[i] = hn::MulAdd(hn::Load(d, o + (c + i) * kQueries), zero, sums[i]);
+      });
+    }
+    for (; c < p_.v_dim; ++c) sums[0] = hn::MulAdd(hn::Load(d, o + c * kQueries), zero, sums[0]);
+    return hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
   }
   HWY_NOINLINE void WriteOut(const Block& b) {
     out_.out.dtype == DType::kBF16 ? WriteOutAs<BFloat16>(b) : WriteOutAs<float>(b);

@@ -11,6 +11,9 @@
 #define ATTNBENCH_KERNELS_SIMD_TRANSPOSE_INL_H_
 #endif
 
+#include <algorithm>
+#include <bit>
+#include <type_traits>
 #include <utility>
 
 // Lambdas of the hot loops: not inlined, their vectors would live in memory (35 % instead of 86 %).
@@ -51,27 +54,43 @@ HWY_INLINE VF4 Load4(const BFloat16* from) {
 }
 HWY_INLINE void Store4(VF4 v, float* to) { hn::StoreU(v, DF4(), to); }
 
-// Rounds to nearest even in integers (Highway's own demotion truncates on some targets).
+// Rounds to nearest even in integers (Highway's own demotion truncates on some targets). Not for
+// NaN, whose payload may carry: rows that are not finite are written by RecomputeRow.
 template <class D32, class V = hn::Vec<D32>>
 HWY_INLINE V RoundedBF16Bits(D32 d, V bits) {
   const V odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 1u));
-  const V rounded = hn::Add(bits, hn::Add(odd, hn::Set(d, 0x7fffu)));
-  const auto nan = hn::Gt(hn::And(bits, hn::Set(d, 0x7fffffffu)), hn::Set(d, 0x7f800000u));
-  return hn::IfThenElse(nan, hn::Or(bits, hn::Set(d, 0x400000u)), rounded);
+  return hn::Add(bits, hn::Add(odd, hn::Set(d, 0x7fffu)));
 }
 
-// The 16-byte pieces at rows[4 b + r], b = 0, 1, ..., as the blocks of one vector.
+// kLanes rows of memory a constant stride apart. Lanes from `count` on repeat the last row when
+// read, and are not written.
 template <class T>
-HWY_INLINE VF GatherBlocks(const T* const* rows, Index column, int r) {
+struct LaneRows {
+  T* base = nullptr;
+  Index stride = 0;
+  int count = 0;
+
+  // In whole blocks the addresses are arithmetic; 16 pointers would have to be spilled.
+  template <bool kWhole>
+  HWY_INLINE T* Row(int lane) const {
+    return base + (kWhole ? lane : std::min(lane, count - 1)) * stride;
+  }
+};
+
+// The 16-byte pieces of rows 4 b + r, b = 0, 1, ..., as the blocks of one vector.
+template <bool kWhole, class T>
+HWY_INLINE VF GatherBlocks(const LaneRows<T>& rows, Index column, int r) {
+  const auto piece = [&](int b) ATTNBENCH_INLINED {
+    return Load4(rows.template Row<kWhole>(4 * b + r) + column);
+  };
 #if HWY_MAX_BYTES == 16
-  return Load4(rows[r] + column);
+  return piece(0);
 #elif HWY_MAX_BYTES == 32
-  return hn::Combine(DF(), Load4(rows[4 + r] + column), Load4(rows[r] + column));
+  return hn::Combine(DF(), piece(1), piece(0));
 #else
   const hn::Full256<float> d8;
-  return hn::Combine(DF(),
-                     hn::Combine(d8, Load4(rows[12 + r] + column), Load4(rows[8 + r] + column)),
-                     hn::Combine(d8, Load4(rows[4 + r] + column), Load4(rows[r] + column)));
+  return hn::Combine(DF(), hn::Combine(d8, piece(3), piece(2)),
+                     hn::Combine(d8, piece(1), piece(0)));
 #endif
 }
 
@@ -87,49 +106,68 @@ HWY_INLINE void Transpose4x4(VF& a, VF& b, VF& c, VF& d) {
   d = hn::BitCast(DF(), hn::InterleaveUpper(dd, ab1, cd1));
 }
 
-// to[c * stride + lane] = factor * rows[lane][c] for kLanes rows and c in [0, columns).
-template <class T>
-HWY_INLINE void TransposeIn(const T* const* rows, Index columns, float factor, float* to,
-                            Index stride) {
+// to[c * stride + lane] = factor * row[lane][c] for c in [0, columns).
+template <bool kWhole, class T>
+HWY_INLINE void TransposeInAs(const LaneRows<const T>& rows, Index columns, float factor, float* to,
+                              Index stride) {
   const VF f = hn::Set(DF(), factor);
   Index c = 0;
   for (; c + 4 <= columns; c += 4) {
-    VF v0 = GatherBlocks(rows, c, 0), v1 = GatherBlocks(rows, c, 1);
-    VF v2 = GatherBlocks(rows, c, 2), v3 = GatherBlocks(rows, c, 3);
-    Transpose4x4(v0, v1, v2, v3);
-    hn::StoreU(hn::Mul(v0, f), DF(), to + c * stride);
-    hn::StoreU(hn::Mul(v1, f), DF(), to + (c + 1) * stride);
-    hn::StoreU(hn::Mul(v2, f), DF(), to + (c + 2) * stride);
-    hn::StoreU(hn::Mul(v3, f), DF(), to + (c + 3) * stride);
+    VF v[4];
+    Unroll<4>([&](auto r) ATTNBENCH_INLINED { v[r] = GatherBlocks<kWhole>(rows, c, r); });
+    Transpose4x4(v[0], v[1], v[2], v[3]);
+    Unroll<4>([&](auto r)
+                  ATTNBENCH_INLINED { hn::StoreU(hn::Mul(v[r], f), DF(), to + (c + r) * stride); });
   }
   for (; c < columns; ++c)
     for (int lane = 0; lane < kLanes; ++lane)
-      to[c * stride + lane] = factor * ToFloat(rows[lane][c]);
+      to[c * stride + lane] = factor * ToFloat(rows.template Row<false>(lane)[c]);
+}
+template <class T>
+HWY_INLINE void TransposeIn(const LaneRows<const T>& rows, Index columns, float factor, float* to,
+                            Index stride) {
+  rows.count == kLanes ? TransposeInAs<true>(rows, columns, factor, to, stride)
+                       : TransposeInAs<false>(rows, columns, factor, to, stride);
 }
 
-// to[c * stride + lane] = the pair rows[lane][2 c], rows[lane][2 c + 1], for all pairs of `columns`
+// to[c * stride + lane] = the pair row[lane][2 c], row[lane][2 c + 1], for all pairs of `columns`
 // columns; an odd column is paired with zero.
-HWY_INLINE void TransposePairs(const BFloat16* const* rows, Index columns, float* to,
-                               Index stride) {
-  const float* words[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane)
-    words[lane] = reinterpret_cast<const float*>(rows[lane]);
+template <bool kWhole>
+HWY_INLINE void TransposePairsAs(const LaneRows<const BFloat16>& rows, Index columns, float* to,
+                                 Index stride) {
+  const auto words = [&](int r, Index c) ATTNBENCH_INLINED {
+    const auto piece = [&](int b) ATTNBENCH_INLINED {
+      const BFloat16* row = rows.template Row<kWhole>(4 * b + r) + 2 * c;
+      return Load4(reinterpret_cast<const float*>(row));
+    };
+#if HWY_MAX_BYTES == 64
+    const hn::Full256<float> d8;
+    return hn::Combine(DF(), hn::Combine(d8, piece(3), piece(2)),
+                       hn::Combine(d8, piece(1), piece(0)));
+#else  // no target with bf16 dots has shorter vectors
+    (void)piece;
+    return hn::Zero(DF());
+#endif
+  };
   Index c = 0;
   for (; 2 * c + 8 <= columns; c += 4) {
-    VF v0 = GatherBlocks(words, c, 0), v1 = GatherBlocks(words, c, 1);
-    VF v2 = GatherBlocks(words, c, 2), v3 = GatherBlocks(words, c, 3);
-    Transpose4x4(v0, v1, v2, v3);
-    hn::StoreU(v0, DF(), to + c * stride);
-    hn::StoreU(v1, DF(), to + (c + 1) * stride);
-    hn::StoreU(v2, DF(), to + (c + 2) * stride);
-    hn::StoreU(v3, DF(), to + (c + 3) * stride);
+    VF v[4];
+    Unroll<4>([&](auto r) ATTNBENCH_INLINED { v[r] = words(r, c); });
+    Transpose4x4(v[0], v[1], v[2], v[3]);
+    Unroll<4>([&](auto r) ATTNBENCH_INLINED { hn::StoreU(v[r], DF(), to + (c + r) * stride); });
   }
   for (; 2 * c < columns; ++c) {
     for (int lane = 0; lane < kLanes; ++lane) {
-      const std::uint32_t high = 2 * c + 1 < columns ? rows[lane][2 * c + 1].bits : 0u;
-      to[c * stride + lane] = std::bit_cast<float>(high << 16 | rows[lane][2 * c].bits);
+      const BFloat16* row = rows.Row<false>(lane);
+      const std::uint32_t high = 2 * c + 1 < columns ? row[2 * c + 1].bits : 0u;
+      to[c * stride + lane] = std::bit_cast<float>(high << 16 | row[2 * c].bits);
     }
   }
+}
+HWY_INLINE void TransposePairs(const LaneRows<const BFloat16>& rows, Index columns, float* to,
+                               Index stride) {
+  rows.count == kLanes ? TransposePairsAs<true>(rows, columns, to, stride)
+                       : TransposePairsAs<false>(rows, columns, to, stride);
 }
 
 // The four columns c ... c + 3 of from, times factor, as rows: block b of v[r] is row 4 b + r.
@@ -140,31 +178,33 @@ HWY_INLINE void LoadTransposed(const float* from, Index stride, Index c, VF fact
   Transpose4x4(v[0], v[1], v[2], v[3]);
 }
 
-// rows[lane][c] = factor[lane] * from[c * stride + lane] for `count` rows; the inverse of
-// TransposeIn.
-HWY_INLINE void TransposeOut(const float* from, Index stride, Index columns, VF factor,
-                             float* const* rows, int count) {
+// row[lane][c] = factor[lane] * from[c * stride + lane]; the inverse of TransposeIn.
+template <bool kWhole>
+HWY_INLINE void TransposeOutAs(const float* from, Index stride, Index columns, VF factor,
+                               const LaneRows<float>& rows) {
   Index c = 0;
   for (; c + 4 <= columns; c += 4) {
     VF v[4];
     LoadTransposed(from, stride, c, factor, v);
-    Unroll<4>([&](auto r) ATTNBENCH_INLINED {
-      Unroll<kLanes / 4>([&](auto b) ATTNBENCH_INLINED {
-        if (4 * b + r < count) Store4(hn::ExtractBlock<b>(v[r]), rows[4 * b + r] + c);
+    Unroll<kLanes / 4>([&](auto b) ATTNBENCH_INLINED {
+      Unroll<4>([&](auto r) ATTNBENCH_INLINED {
+        if (kWhole || 4 * b + r < rows.count)
+          Store4(hn::ExtractBlock<b>(v[r]), rows.template Row<true>(4 * b + r) + c);
       });
     });
   }
   for (; c < columns; ++c) {
     HWY_ALIGN float column[kLanes];
     hn::Store(hn::Mul(hn::LoadU(DF(), from + c * stride), factor), DF(), column);
-    for (int lane = 0; lane < count; ++lane) rows[lane][c] = column[lane];
+    for (int lane = 0; lane < rows.count; ++lane) rows.Row<true>(lane)[c] = column[lane];
   }
 }
 
 // Eight columns at a time: rounded as whole vectors, then two of them packed block by block, which
 // leaves 16 bytes of one row in each.
-HWY_INLINE void TransposeOut(const float* from, Index stride, Index columns, VF factor,
-                             BFloat16* const* rows, int count) {
+template <bool kWhole>
+HWY_INLINE void TransposeOutAs(const float* from, Index stride, Index columns, VF factor,
+                               const LaneRows<BFloat16>& rows) {
   const hn::RebindToUnsigned<DF> du;
   const hn::RebindToSigned<DF> di;
   const hn::Repartition<std::uint16_t, DF> du16;
@@ -179,17 +219,25 @@ HWY_INLINE void TransposeOut(const float* from, Index stride, Index columns, VF 
     Unroll<4>([&](auto r) ATTNBENCH_INLINED {
       const auto words = hn::ReorderDemote2To(du16, high_half(a[r]), high_half(b[r]));
       Unroll<kLanes / 4>([&](auto block) ATTNBENCH_INLINED {
-        if (4 * block + r < count)
+        if (kWhole || 4 * block + r < rows.count)
           hn::StoreU(hn::ExtractBlock<block>(words), hn::Full128<std::uint16_t>(),
-                     reinterpret_cast<std::uint16_t*>(rows[4 * block + r] + c));
+                     reinterpret_cast<std::uint16_t*>(rows.template Row<true>(4 * block + r) + c));
       });
     });
   }
   for (; c < columns; ++c) {
     HWY_ALIGN float column[kLanes];
     hn::Store(hn::Mul(hn::LoadU(DF(), from + c * stride), factor), DF(), column);
-    for (int lane = 0; lane < count; ++lane) rows[lane][c] = BFloat16::FromFloat(column[lane]);
+    for (int lane = 0; lane < rows.count; ++lane)
+      rows.Row<true>(lane)[c] = BFloat16::FromFloat(column[lane]);
   }
+}
+
+template <class T>
+HWY_INLINE void TransposeOut(const float* from, Index stride, Index columns, VF factor,
+                             const LaneRows<T>& rows) {
+  rows.count == kLanes ? TransposeOutAs<true>(from, stride, columns, factor, rows)
+                       : TransposeOutAs<false>(from, stride, columns, factor, rows);
 }
 
 }  // namespace HWY_NAMESPACE
