@@ -10,13 +10,13 @@ import pandas as pd
 
 def cpu(environment: dict[str, Any]) -> str:
     """The processor's name; "unknown CPU" where the environment does not say."""
-    found = _first(environment, ("cpu", "model"), ("cpu", "name"), ("cpu_model",), ("cpu",))
+    found = _first(environment, ("cpu", "model"), ("cpu",))
     return " ".join(found.split()) if isinstance(found, str) and found else "unknown CPU"
 
 
 def cpus(environment: dict[str, Any]) -> int:
     """How many CPUs the run was allowed; 0 where unknown."""
-    found = _first(environment, ("cpus_allowed",), ("cpu", "cpus_allowed"), ("cores_allowed",))
+    found = _first(environment, ("cpu", "allowed"), ("cpus_allowed",))
     if isinstance(found, list):
         return len(found)
     return int(found) if isinstance(found, (int, float)) else 0
@@ -24,23 +24,18 @@ def cpus(environment: dict[str, Any]) -> int:
 
 def commit(environment: dict[str, Any]) -> str:
     """The commit's first nine digits, with "+dirty" where the tree had changes; may be empty."""
-    found = _first(environment, ("git", "commit"), ("git_commit",), ("commit",))
+    found = _first(environment, ("git", "commit"), ("git_commit",))
     if not isinstance(found, str) or not found:
         return ""
-    dirty = _first(environment, ("git", "dirty"), ("git_dirty",), ("dirty",)) is True
+    dirty = _first(environment, ("git", "dirty")) is True
     return found.split("+")[0][:9] + ("+dirty" if dirty or found.endswith("+dirty") else "")
 
 
 def cache_bytes(environment: dict[str, Any]) -> list[int]:
     """Data caches of one core, level 1 first; empty where unknown."""
-    found = _first(
-        environment, ("cache_bytes",), ("data_cache_bytes",), ("cpu", "data_cache_bytes"),
-        ("cpu", "cache_bytes"), ("caches",),
-    )  # fmt: skip
-    if isinstance(found, list):
-        sizes = [c.get("bytes") if isinstance(c, dict) else c for c in found]
-        return [int(s) for s in sizes if isinstance(s, (int, float))]
-    return []
+    found = environment.get("caches")
+    levels = [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
+    return [int(c["bytes"]) for c in levels if isinstance(c.get("bytes"), (int, float))]
 
 
 def identity(environment: dict[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,9 @@ KERNELS: dict[str, tuple[float, float, float, float, float]] = {
     "local_window": (4e3, 12.0, 1.0, 600.0, 1.0),
 }
 ENVIRONMENT = {
-    "cpu": "Example CPU 9000",
-    "cpus_allowed": [0, 1],
-    "git_commit": "0123456789abcdef0123456789abcdef01234567",
-    "cache_bytes": [32768, 1048576, 33554432],
+    "cpu": {"model": "Example CPU 9000", "allowed": [0, 1]},
+    "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+    "caches": [{"level": level, "bytes": size} for level, size in ((1, 2**15), (2, 2**20))],
     "machine": "example-2c",
 }
 

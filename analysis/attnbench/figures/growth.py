@@ -16,8 +16,9 @@ from attnbench.figures import style
 
 FEWEST_SIZES = 3
 _COLUMNS = {
-    "time": ("median_ns", "low_ns", "high_ns", "predicted_ns", "time", style.short_time),
-    "memory": ("memory_bytes", None, None, "predicted_bytes", "peak memory", style.short_bytes),
+    "time": ("median_ns", "predicted_ns", "time", style.short_time, 10),
+    # The kernel's own: a prediction in the record counts the tensors too, the workspace does not.
+    "memory": ("memory_bytes", "workspace_bytes", "peak memory", style.short_bytes, 2),
 }
 
 
@@ -34,7 +35,7 @@ def memory(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> sty
 def _growth(
     records: pd.DataFrame, summary: pd.DataFrame, width_in: float, quantity: str
 ) -> style.Drawing | None:
-    value, low, high, predicted, name, text = _COLUMNS[quantity]
+    value, predicted, name, text, base = _COLUMNS[quantity]
     over = fit.growth_axis(summary)
     shown = summary[summary["status"] != "refused"]
     good = shown[(shown["status"] == "ok") & (shown[value] > 0)]
@@ -43,8 +44,7 @@ def _growth(
     by = fit.series_columns(shown, over)
     facets = by[1:]
     data = _with_predictions(records, shown, quantity, over, by, value, predicted)
-    keys = list(shown.groupby(facets).groups) if facets else [()]
-    keys = [k if isinstance(k, tuple) else (k,) for k in keys]
+    keys = style.facet_keys(shown, facets)
     across = min(len(keys), 3 if width_in > 5 else 1)
     down = -(-len(keys) // across)
     figure, axes = style.canvas(
@@ -57,9 +57,8 @@ def _growth(
     for i, key in enumerate(keys):
         top = axes[2 * (i // across)][i % across]
         bottom = axes[2 * (i // across) + 1][i % across]
-        own = data
-        for column, level in zip(facets, key, strict=True):
-            own = own[own[column] == level]
+        own = style.facet(data, facets, key)
+        top.set_yscale("log", base=base)
         kinds |= _panel(top, own, over, marks, limits)
         _slopes(bottom, own, over, marks)
         for panel in (top, bottom):
@@ -118,7 +117,6 @@ def _panel(
     axes: Axes, own: pd.DataFrame, over: str, marks: dict[str, style.Mark],
     limits: tuple[float, float],
 ) -> set[str]:  # fmt: skip
-    axes.set_yscale("log")
     axes.set_ylim(*limits)
     kinds: set[str] = set()
     feet = 0

@@ -38,7 +38,7 @@ def roofline(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> s
     x = np.geomspace(low, high, 200)
     roofs = good.groupby(["threads", "dtype"])["ceiling_gflops"].median()
     for (threads, dtype), roof in roofs.items():
-        words = f"{dtype} peak, {threads} thread{'s' * (threads > 1)}: {roof:.0f} GFLOP/s"
+        words = f"{dtype} peak, {threads} thread{'s' if threads > 1 else ''}: {roof:.0f} GFLOP/s"
         panel.plot(x, np.full_like(x, roof), color=style.INK, lw=1)
         panel.annotate(words, (high, roof), xytext=(-2, 3), textcoords="offset points",
                        ha="right", fontsize="small")  # fmt: skip

@@ -73,7 +73,7 @@ def speedup(
     data = data[data[over] == data[over].max()] if not facets else data[
         data[over] == data.groupby(facets)[over].transform("max")
     ]  # fmt: skip
-    keys = [k if isinstance(k, tuple) else (k,) for k in data.groupby(facets).groups] if facets else [()]
+    keys = style.facet_keys(data, facets)
     across = min(len(keys), 3 if width_in > 5 else 1)
     down = -(-len(keys) // across)
     marks = style.marks(summary)
@@ -82,10 +82,8 @@ def speedup(
         width_in, down, across, 0.55 + 0.17 * len(order), sharey=True, sharex=True
     )
     for i, key in enumerate(keys):
-        panel, own = axes[i // across][i % across], data
-        for column, level in zip(facets, key, strict=True):
-            own = own[own[column] == level]
-        own = own.drop_duplicates("label").set_index("label")
+        panel = axes[i // across][i % across]
+        own = style.facet(data, facets, key).drop_duplicates("label").set_index("label")
         for row, label in enumerate(order):
             _bar(panel, row, own.loc[label] if label in own.index else None, marks[label])
         panel.axvline(1, color=style.FAINT, lw=0.8)

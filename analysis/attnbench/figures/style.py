@@ -175,6 +175,11 @@ def unit_ticks(axes: Axes, text: Callable[[float], str], which: str = "y") -> No
         axis.set_major_locator(
             matplotlib.ticker.LogLocator(10, subs=(1, 2, 5) if narrow else (1,), numticks=8)
         )
+    elif low > 0 and axis.get_scale() == "log":  # bytes: powers of two at a round count of ticks
+        step = max(1, round(np.log2(high / low) / 6))
+        first = -(-int(np.ceil(np.log2(low))) // step) * step
+        axis.set_ticks([2.0**k for k in range(first, int(np.log2(high)) + 1, step)])
+        axis.set_ticks([], minor=True)
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: text(v)))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
@@ -203,6 +208,20 @@ def axis_name(frame: pd.DataFrame, column: str) -> str:
     return AXIS_NAMES.get(column, column)
 
 
+def facet_keys(frame: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
+    """The distinct levels of `columns`, ascending; one empty key where there are no columns."""
+    if not columns:
+        return [()]
+    return list(frame[columns].drop_duplicates().sort_values(columns).itertuples(index=False, name=None))
+
+
+def facet(frame: pd.DataFrame, columns: list[str], key: tuple[Any, ...]) -> pd.DataFrame:
+    """The rows of one key of facet_keys."""
+    for column, level in zip(columns, key, strict=True):
+        frame = frame[frame[column] == level]
+    return frame
+
+
 def facet_title(columns: list[str], key: tuple[Any, ...]) -> str:
     names = {"head_dim": "d", "keys": "n", "input_layer": "layer", "input_head": "head"}
     return ", ".join(f"{names.get(c, c)} = {v}" for c, v in zip(columns, key, strict=True))
@@ -211,6 +230,8 @@ def facet_title(columns: list[str], key: tuple[Any, ...]) -> str:
 def save(drawing: Drawing, stem: Path, formats: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
     """Writes stem.pdf, stem.png (on white); closes the figure."""
     written = []
+    drawing.figure.draw_without_rendering()
+    drawing.figure.set_layout_engine("none")  # solved once: it is most of the cost of a save
     for kind in formats:
         path = stem.with_name(f"{stem.name}.{kind}")
         background = "none" if kind == "svg" else "white"

@@ -12,7 +12,7 @@ from attnbench.variants import SIZES
 
 def threads(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style.Drawing | None:
     """A line a kernel at its largest case that was measured at every thread count."""
-    counts = sorted(summary["threads"].unique())
+    counts = sorted(int(t) for t in summary["threads"].unique())
     good = summary[summary["status"] == "ok"]
     if len(counts) < 2 or good.empty:
         return None
@@ -41,7 +41,7 @@ def threads(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> st
         panel.plot(own["threads"], own["speedup"], color=mark.color, marker=mark.marker, ls=mark.dash)
     panel.set_xticks(counts, counts)
     panel.set_xlabel("threads")
-    panel.set_ylabel(f"speed-up over {counts[0]} thread{'s' * (counts[0] > 1)}")
+    panel.set_ylabel(f"speed-up over {counts[0]} thread{'s' if counts[0] > 1 else ''}")
     handles = [style.handle(base, mark) for base, mark in marks.items()]
     columns = ["base", "keys", "head_dim", "threads", "median_ns", "speedup"]
     return style.Drawing(style.finish(figure, summary, handles), data[columns])

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our kernels against kernels hosted in Python (PyTorch, ONNX Runtime, ...), problem by problem.
+
+Ratios are taken within a round, since both were measured minutes apart at most, and the interval
+resamples rounds; where no round holds both, the medians are compared and no interval is given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from attnbench import records, variants
+
+# What makes two cases the same problem on the same input, solved under the same conditions.
+_PROBLEM = [*variants.SIZES, "dtype", "score", "pattern", "window", "stride", "offset",
+            "mask_columns", "sinks", "causal", "softcap", "threads", "cache"]  # fmt: skip
+
+
+def against_peers(
+    frame: pd.DataFrame, summary: pd.DataFrame, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """One row a problem that both a kernel of ours and a peer were asked to solve.
+
+    Columns: the problem's, mask (words), ours, ours_ns, peer, peer_ns, ratio (ours/peer, below 1
+    is faster), low, high. A side that has no measured kernel leaves its fields empty. Empty frame
+    where there are no peers.
+    """
+    peers = summary["host"] == "python"
+    if not peers.any() or peers.all():
+        return pd.DataFrame()
+    rng = np.random.default_rng(seed)
+    columns = ["source", *(c for c in _PROBLEM if c in summary)]
+    medians = records.round_medians(frame).set_index(["source", "case", "session", "round"]).sort_index()
+    rows = []
+    for key, group in summary.groupby(columns, sort=False, dropna=False):
+        own, theirs = (_fastest(group[group["host"] == "python"] if python else
+                                group[group["host"] != "python"]) for python in (False, True))  # fmt: skip
+        if not (group["host"] == "python").any() or (group["host"] == "python").all():
+            continue
+        row = dict(zip(columns, key, strict=True)) | {"mask": variants.mask_label(group.iloc[0])}
+        row |= {"ours": "", "ours_ns": np.nan, "peer": "", "peer_ns": np.nan, "ratio": np.nan,
+                "low": np.nan, "high": np.nan}  # fmt: skip
+        for side, case in (("ours", own), ("peer", theirs)):
+            if case is not None:
+                row |= {side: case["kernel"], f"{side}_ns": case["median_ns"]}
+        if own is not None and theirs is not None:
+            row["ratio"], row["low"], row["high"] = _ratio(medians, own, theirs, rng, resamples)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _fastest(group: pd.DataFrame) -> pd.Series | None:
+    good = group[group["status"] == "ok"]
+    return None if good.empty else good.loc[good["median_ns"].idxmin()]
+
+
+def _ratio(
+    medians: pd.DataFrame, own: pd.Series, theirs: pd.Series, rng: np.random.Generator,
+    resamples: int,
+) -> tuple[float, float, float]:  # fmt: skip
+    sides = [medians.loc[(c["source"], c["case"])]["median_ns"] for c in (own, theirs)]
+    shared = sides[0].index.intersection(sides[1].index)
+    if len(shared) < 2:
+        return own["median_ns"] / theirs["median_ns"], np.nan, np.nan
+    logs = np.log(sides[0][shared].to_numpy() / sides[1][shared].to_numpy())
+    drawn = np.median(logs[rng.integers(len(logs), size=(resamples, len(logs)))], axis=1)
+    low, high = np.exp(np.percentile(drawn, [2.5, 97.5]))
+    return float(np.exp(np.median(logs))), float(low), float(high)

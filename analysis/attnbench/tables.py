@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of a report as (header, rows) of text: what the terminal, HTML and LaTeX all print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from attnbench import fit, peers
+from attnbench.figures import gaps
+from attnbench.format import (
+    bytes_text,
+    error_text,
+    exponent_text,
+    significant,
+    time_text,
+    time_with_interval,
+)
+from attnbench.variants import SIZES
+
+
+class Table(NamedTuple):
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+_HEADS = {"keys": "n", "head_dim": "d", "input_layer": "layer", "input_head": "head"}
+_TIED = {"queries": "keys", "v_dim": "head_dim", "kv_heads": "heads"}
+
+
+def size_columns(summary: pd.DataFrame) -> list[str]:
+    """n and d always, the other sizes where they vary and do not just follow another."""
+    def follows(column: str) -> bool:
+        tied = _TIED.get(column)
+        return tied is not None and (summary[column] == summary[tied]).all()
+
+    return [
+        c for c in SIZES if c in summary
+        and (c in ("keys", "head_dim") or (summary[c].nunique(dropna=False) > 1 and not follows(c)))
+    ]  # fmt: skip
+
+
+def results(summary: pd.DataFrame) -> Table:
+    """kernel, sizes, time with its interval, GFLOP/s, % of ceiling, memory, error; a case a row."""
+    sizes = size_columns(summary)
+    header = ["kernel", *(_HEADS.get(s, s) for s in sizes), "time [95 %]", "GFLOP/s", "% ceil",
+              "memory", "error"]  # fmt: skip
+    rows = []
+    for _, row in summary.iterrows():
+        time = time_with_interval(row["median_ns"], row["low_ns"], row["high_ns"])
+        rows.append([
+            row["label"], *(f"{row[s]:.0f}" if pd.notna(row[s]) else "" for s in sizes),
+            time if row["status"] == "ok" else row["status"],
+            significant(row["gflops"]) if row["status"] == "ok" else "",
+            f"{100 * row['fraction_of_ceiling']:.0f}" if row["fraction_of_ceiling"] > 0 else "",
+            bytes_text(row["memory_bytes"]), error_text(row["error"]),
+        ])  # fmt: skip
+    return Table(header, rows)
+
+
+def digest(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the largest measured size of each series; a series without any keeps its last."""
+    over = fit.growth_axis(summary)
+    by = fit.series_columns(summary, over)
+    kept = []
+    for _, series in summary.groupby(by, sort=False, dropna=False):
+        good = series[series["status"] == "ok"]
+        kept.append((good if len(good) else series).nlargest(1, over).index[0])
+    return summary.loc[kept]
+
+
+def exponents(
+    time: pd.DataFrame, memory: pd.DataFrame
+) -> Table:
+    """Fitted growth of time and memory, a series a row, from two tables of fit.fit_summary."""
+    by, over = time.attrs["by"], time.attrs["over"]
+    unit = "n" if over == "keys" else _HEADS.get(over, over)
+    header = ["kernel", *(_HEADS.get(c, c) for c in by[1:]), f"time {unit}^p [95 %]",
+              "last slope", f"memory {unit}^p [95 %]", "last slope", f"{unit} (sizes)"]  # fmt: skip
+    known = {tuple(row[c] for c in by): row for _, row in memory.iterrows()}
+    rows = []
+    for _, row in time.iterrows():
+        other = known.get(tuple(row[c] for c in by))
+        cells = [str(row[c]) for c in by]
+        for one in (row, other):
+            if one is None or not one["sizes"]:
+                cells += ["", ""]
+                continue
+            fitted = exponent_text(one["exponent"], one["low"], one["high"])
+            cells += [fitted or "no fit",
+                      f"{one['last_slope']:.2f}" if np.isfinite(one["last_slope"]) else ""]  # fmt: skip
+        star = "*" if row["provisional"] else ""
+        cells.append(f"{row['n_min']:.0f}..{row['n_max']:.0f} ({row['sizes']}{star})")
+        rows.append(cells)
+    return Table(header, rows)
+
+
+def crossings(time: pd.DataFrame, fits: list[fit.Fit | None]) -> Table:
+    """Pairs of variants of one facet that change places, within or not far beyond the sizes."""
+    by = time.attrs["by"]
+    rows = []
+    for i, (_, first) in enumerate(time.iterrows()):
+        for j, (_, second) in enumerate(time.iterrows()):
+            same = i < j and all(first[c] == second[c] for c in by[1:])
+            a, b = fits[i], fits[j]
+            if not same or a is None or b is None:
+                continue
+            found = fit.crossover(a, b)
+            if found is None or found["n"] > 8 * max(a.n_max, b.n_max) or found["share"] < 0.9:
+                continue
+            beyond = 2 * max(found["n"], a.n_max)
+            winner, loser = (first, second) if a.at(beyond) < b.at(beyond) else (second, first)
+            rows.append([
+                winner["label"], loser["label"], *(str(first[c]) for c in by[1:]),
+                f"{found['n']:.0f} [{found['low']:.0f}, {found['high']:.0f}]",
+                "extrapolated" if found["extrapolated"] else "",
+            ])  # fmt: skip
+    header = ["faster from here on", "than", *(_HEADS.get(c, c) for c in by[1:]), "n [95 %]", "note"]
+    return Table(header, rows)
+
+
+def gap_table(summary: pd.DataFrame) -> Table:
+    """Cases that were not (wholly) measured, with their reasons."""
+    data = gaps.table(summary)
+    header = ["kernel", "status", "cases", "sizes", "reason"]
+    return Table(header, [[str(row[c]) for c in data.columns] for _, row in data.iterrows()])
+
+
+def peer_table(records: pd.DataFrame, summary: pd.DataFrame) -> Table:
+    """The best of ours against the best peer, problem by problem; no rows where there are none."""
+    data = peers.against_peers(records, summary)
+    if data.empty:
+        return Table([], [])
+    sizes = size_columns(summary)
+    extra = [c for c in ("dtype", "threads") if data[c].nunique() > 1]
+    header = [*(_HEADS.get(s, s) for s in sizes), "mask", *extra, "best of ours", "time",
+              "best peer", "time", "ours / peer [95 %]"]  # fmt: skip
+    rows = []
+    for _, row in data.iterrows():
+        ratio = significant(row["ratio"])
+        if np.isfinite(row["low"]):
+            ratio += f" [{significant(row['low'])}, {significant(row['high'])}]"
+        rows.append([
+            *(f"{row[s]:.0f}" if pd.notna(row[s]) else "" for s in sizes), row["mask"] or "full",
+            *(str(row[c]) for c in extra), row["ours"] or "none", time_text(row["ours_ns"]),
+            row["peer"] or "none", time_text(row["peer_ns"]), ratio,
+        ])  # fmt: skip
+    return Table(header, rows)
+
+
+def facts(summary: pd.DataFrame) -> dict[str, Any]:
+    """Counts for a headline: cases, measured, by status."""
+    return {"cases": len(summary), **summary["status"].value_counts().to_dict()}
+
+
+__all__ = ["Table", "crossings", "digest", "exponents", "facts", "gap_table", "peer_table",
+           "results", "size_columns"]  # fmt: skip

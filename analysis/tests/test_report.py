@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report is readable in 100 columns, whole in one HTML file, and leaves nothing out."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_runs import record, sweep, with_gaps, write_run
+
+from attnbench import format as text
+from attnbench import peers, records, report, tables
+
+
+def command(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    return report.main(parser.parse_args(list(arguments)))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = write_run(tmp_path_factory.mktemp("runs") / "quick", with_gaps(sweep(head_dims=(32, 64))))
+    assert command(str(run)) == 0
+    return run
+
+
+def test_the_terminal_shows_results_exponents_and_gaps_in_100_columns(written: Path) -> None:
+    shown = report.terminal(report.read([str(written)]))
+    assert max(map(len, shown.splitlines())) <= 100
+    for words in ("GFLOP/s", "% ceil", "[95 %]", "n^p", "last slope", "skipped", "SIGSEGV", "error"):
+        assert words in shown
+    assert "provisional" in shown
+
+
+def test_a_long_sweep_shows_a_digest_and_where_the_rest_is(written: Path) -> None:
+    run = report.read([str(written)])
+
+    def rows(shown: str) -> list[str]:
+        results = shown.split("\n\n")[1]  # headline, results, exponents, ...
+        return [line for line in results.splitlines() if line.startswith("flash ")]
+
+    assert len(rows(report.terminal(run))) == 2
+    assert all(" 2048 " in row for row in rows(report.terminal(run)))
+    assert "report.html" in report.terminal(run)
+    assert len(rows(report.terminal(run, every_case=True))) == 10
+
+
+def test_the_page_is_one_file_that_needs_no_network(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    assert not re.search(r'(src|href)="https?:', page) and "<script" not in page
+    assert "prefers-color-scheme: dark" in page and "@media print" in page
+    for section in ("results", "growth", "time", "memory", "speedup", "roofline", "exactness",
+                    "sizes", "gaps", "environment"):  # fmt: skip
+        assert f'href="#{section}"' in page and f'id="{section}"' in page
+    assert page.count("<svg") == 12  # six figures, wide and narrow
+    assert "#1b1d21;" not in page.split("</style>")[1]  # ink follows the page's colours
+    for link in re.findall(r'href="((?:figures|tables)/[^"]*)"', page):
+        assert (written / link).is_file(), link
+
+
+def test_figures_and_tables_lie_beside_the_page(written: Path) -> None:
+    for name in ("time", "memory", "speedup", "roofline", "exactness", "sizes", "gaps"):
+        for suffix in (".pdf", ".png", "-column.pdf", "-column.png", ".csv"):
+            assert (written / "figures" / f"{name}{suffix}").stat().st_size > 0
+    latex = (written / "tables" / "results.tex").read_text()
+    assert r"\toprule" in latex and r"local\_window" in latex and "_" not in latex.replace(r"\_", "")
+    cases = pd.read_csv(written / "tables" / "results.csv")
+    assert len(cases) == 45 and set(cases["status"]) >= {"ok", "skipped", "failed"}
+
+
+def test_a_run_of_nothing_but_refusals_still_has_a_report(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", with_gaps([])[-1:])
+    assert command(str(run)) == 0
+    assert "serves dot only" in (run / "report.html").read_text()
+
+
+def test_one_size_has_no_growth_and_no_crash(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", sweep(sizes=[512]))
+    assert command(str(run)) == 0
+    assert 'id="growth"' not in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "words"),
+    [(False, [], "no such run"), (True, ["--baseline", "none"], "--baseline")],
+)
+def test_bad_input_is_one_line_and_status_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: bool, arguments: list[str], words: str
+) -> None:
+    if make:
+        write_run(tmp_path / "run", sweep(rounds=1, sizes=[128]))
+    assert command(str(tmp_path / "run"), *arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_several_runs_make_one_report(tmp_path: Path) -> None:
+    runs = [str(write_run(tmp_path / n, sweep(rounds=2, sizes=[128, 256]))) for n in ("a", "b")]
+    assert command(*runs) == 2  # where to?
+    assert command(*runs, "-o", str(tmp_path / "both")) == 0
+    assert "flash · a" in (tmp_path / "both" / "report.html").read_text()
+
+
+def test_peers_are_compared_with_the_best_of_ours_problem_by_problem(tmp_path: Path) -> None:
+    lines = sweep(kernels=["naive", "flash"], sizes=[256, 512])
+    rng = np.random.default_rng(0)
+    for n in (256, 512):
+        for r in range(6):
+            flash = next(x for x in lines if (x["case"], x["round"]) == (f"flash-{n}-64", r))
+            samples = 0.5 * flash["median_ns"] * np.exp(0.01 * rng.normal(size=9))
+            lines.append(record("torch_sdpa", n, 64, r, samples, host="python"))
+    frame = records.load(write_run(tmp_path / "run", lines))
+    data = peers.against_peers(frame, records.summarise(frame))
+    assert list(data["keys"]) == [256, 512] and set(data["ours"]) == {"flash"}
+    assert data["ratio"].to_list() == pytest.approx([2, 2], rel=0.05)
+    assert (data["low"] <= 2.02).all() and (data["high"] >= 1.98).all()
+    assert tables.peer_table(frame, records.summarise(frame)).rows
+
+
+def test_figures_are_written_with_three_digits_and_their_unit() -> None:
+    assert text.time_text(1234567) == "1.23 ms" and text.time_text(999.6) == "1000 ns"
+    assert text.bytes_text(2**20 * 1.5) == "1.50 MiB" and text.bytes_text(float("nan")) == ""
+    assert text.time_with_interval(1e6, 9.9e5, 1.02e6) == "1.00 ms [0.990, 1.02]"
+    assert text.significant(99.96) == "100" and text.significant(0.012345) == "0.0123"
+
+
+def test_latex_escapes_what_tex_would_read() -> None:
+    escaped = text.latex_escape("a_b & 5 % ±3 {x}^2")
+    assert escaped == r"a\_b \& 5 \% $\pm$3 \{x\}\^{}2"
