@@ -8,6 +8,9 @@
 #include <sstream>
 
 #include "harness/experiment_file.h"
+#include "harness/inputs.h"
+#include "harness/machine.h"
+#include "harness/predict.h"
 #include "harness/tensor_file.h"
 #include "harness/user_error.h"
 
@@ -33,7 +36,8 @@ void CheckKernel(const std::string& name, const std::string& where) {
   for (const Kernel* kernel : Kernels())
     known += (known.empty() ? "" : ", ") + std::string(kernel->name);
   for (const std::string& peer : Peers()) known += ", " + peer;
-  throw UserError(where + ": name: unknown kernel '" + name + "' (known: " + known + ")");
+  throw UserError(where + (where.starts_with("-k") ? ": " : ": name: ") + "unknown kernel '" +
+                  name + "' (known: " + known + ")");
 }
 
 const Axis* Find(const std::vector<Axis>& axes, const std::string& field) {
@@ -49,6 +53,7 @@ std::vector<Axis> AxesOf(const ExperimentFile& file, const KernelEntry& entry,
   for (const Axis& axis : file.axes)
     if (!Find(entry.axes, axis.field)) axes.push_back(axis);
   axes.insert(axes.end(), entry.axes.begin(), entry.axes.end());
+  const bool masked = Find(axes, "pattern") || Find(overrides, "pattern");
   for (const Axis& override_ : overrides) {
     bool replaced = false;
     for (Axis& axis : axes) {
@@ -56,9 +61,9 @@ std::vector<Axis> AxesOf(const ExperimentFile& file, const KernelEntry& entry,
       axis = override_;
       replaced = true;
     }
-    // A window is meant for the kernels whose mask has one; sizes are meant for all.
-    if (!replaced && (!IsMaskField(override_.field) || override_.field == "causal" ||
-                      override_.field == "pattern"))
+    // A window is meant for the kernels that have a mask; sizes are meant for all.
+    if (!replaced && (masked || !IsMaskField(override_.field) || override_.field == "causal" ||
+                      override_.field == "sinks"))
       axes.push_back(override_);
   }
   return axes;
@@ -78,6 +83,15 @@ std::string UnusedMaskField(const Mask& mask, const std::vector<Axis>& axes) {
     if (!used && Find(axes, field))
       return std::string(field) + ": pattern '" + Name(p) + "' has no " + field;
   return "";
+}
+
+// No kernel can run what does not fit as tensors: a slip of the user's, not a result.
+std::string Oversized(const Problem& problem) {
+  const double bytes = TensorBytes(problem), limit = static_cast<double>(MemoryLimitBytes());
+  if (bytes <= limit) return "";
+  return std::string(problem.keys >= problem.queries ? "keys" : "queries") +
+         ": the tensors alone take " + FormatBytes(bytes) + ", the machine has " +
+         FormatBytes(limit);
 }
 
 // "FILE:LINE" of the axis that set the field named at the head of the message, or the entry's.
@@ -171,6 +185,7 @@ class Expansion {
     if (c.problem.head_dim == 0) throw UserError(file_.path + ": axes.head_dim: missing");
     std::string error = c.problem.Resolve().Invalid();
     if (error.empty()) error = UnusedMaskField(c.problem.mask, axes);
+    if (error.empty()) error = Oversized(c.problem);
     if (!error.empty()) throw UserError(WhereOf(error, axes, entry.where) + ": " + error);
     if (const Kernel* native = FindKernel(kernel)) ResolveAll(*native, axes, entry.where, &c);
     return c;

@@ -58,6 +58,7 @@ class CommandLine {
   }
 
   int Run() {
+    if (argc_ > 1 && argv_[1][0] != '-') CheckCommand(argv_[1]);
     try {
       app_.parse(argc_, argv_);
     } catch (const CLI::ParseError& e) {
@@ -68,6 +69,15 @@ class CommandLine {
   }
 
  private:
+  void CheckCommand(const std::string& name) const {
+    std::string known;
+    for (const CLI::App* command : app_.get_subcommands(nullptr)) {
+      if (command->get_name() == name) return;
+      if (!command->get_group().empty()) known += (known.empty() ? "" : ", ") + command->get_name();
+    }
+    throw UserError("unknown command '" + name + "' (known: " + known + ")");
+  }
+
   CLI::App* Add(const char* name, const char* help, std::function<int()> run) {
     CLI::App* command = app_.add_subcommand(name, help);
     command->callback([this, run] { command_ = run; });

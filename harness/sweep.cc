@@ -88,7 +88,7 @@ class Sweep {
  private:
   // A single run must leave room for the others within the budget.
   static double RunCap(const SweepSettings& s) {
-    return s.budget_s > 0 ? std::min(s.run_cap_s, s.budget_s / 30) : s.run_cap_s;
+    return s.budget_s > 0 ? std::min(s.run_cap_s, s.budget_s / 20) : s.run_cap_s;
   }
   double Timeout() const {
     const SweepSettings& s = plan_.settings;

@@ -5,7 +5,6 @@
 #include <filesystem>
 
 #include "harness/guards.h"
-#include "harness/inputs.h"
 #include "harness/machine.h"
 #include "harness/progress.h"
 #include "harness/record.h"
@@ -35,15 +34,6 @@ Planned Plan(const Case& c) {
   return planned;
 }
 
-// No kernel can run what does not fit as tensors: a slip of the user's, not a result.
-void CheckTensorsFit(const Experiment& experiment) {
-  const double limit = static_cast<double>(MemoryLimitBytes());
-  for (const Case& c : experiment.cases)
-    if (const double bytes = TensorBytes(c.problem); bytes > limit)
-      throw UserError(experiment.path + ": keys: " + Label(c) + ": the tensors alone take " +
-                      FormatBytes(bytes) + ", the machine has " + FormatBytes(limit));
-}
-
 std::string Locate(const std::string& path) {
   std::error_code error;
   const std::string in_tree = std::string(ATTNBENCH_SOURCE_DIR) + "/" + path;
@@ -60,7 +50,6 @@ SweepPlan MakePlan(const SweepRequest& request) {
   LoadPlugins(plan.plugins);
   Experiment experiment = LoadExperiment(Locate(request.experiment), request.overrides);
   if (request.budget_s) experiment.settings.budget_s = *request.budget_s;
-  CheckTensorsFit(experiment);
   plan.experiment = experiment.name;
   plan.title = experiment.title;
   plan.text = experiment.text;
@@ -103,10 +92,11 @@ void PrintPlan(const SweepPlan& plan) {
     std::printf("%-16s  %10s  %12s  %s%s\n", planned.hash.c_str(), time.c_str(), memory.c_str(),
                 Label(planned.c).c_str(), note.c_str());
   }
-  if (plan.settings.budget_s > 0) total_s = std::min(total_s, plan.settings.budget_s);
+  const bool budgeted = plan.settings.budget_s > 0 && total_s >= plan.settings.budget_s;
+  if (budgeted) total_s = plan.settings.budget_s;
   std::printf("%zu cases, %zu to run in up to %d rounds: at most about %s%s; largest %s\n",
               plan.cases.size(), runs, plan.settings.rounds, FormatClock(total_s).c_str(),
-              plan.settings.budget_s > 0 ? " (the budget)" : "", FormatBytes(peak_bytes).c_str());
+              budgeted ? " (the budget)" : "", FormatBytes(peak_bytes).c_str());
   std::printf("times are guesses at 10 GFLOP/s a thread until a run has measured the kernels\n");
 }
 

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// For tests: a folder that goes away, files in it, and the harness run as its users run it.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+namespace attnbench {
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = std::filesystem::temp_directory_path() / "attnbench-test-XXXXXX";
+    path_ = mkdtemp(pattern.data());
+  }
+  ~TemporaryFolder() {
+    std::error_code error;
+    std::filesystem::remove_all(path_, error);
+  }
+  const std::string& path() const { return path_; }
+  std::string File(const std::string& name) const { return path_ + "/" + name; }
+  std::string Write(const std::string& name, const std::string& text) const {
+    std::ofstream(File(name), std::ios::binary) << text;
+    return File(name);
+  }
+  std::string Read(const std::string& name) const {
+    std::ifstream in(File(name), std::ios::binary);
+    std::ostringstream text;
+    text << in.rdbuf();
+    return text.str();
+  }
+
+ private:
+  std::string path_;
+};
+
+struct Outcome {
+  int status = -1;
+  std::string output;  // standard output and error
+};
+
+// Runs a shell command.
+inline Outcome Shell(const std::string& command) {
+  Outcome outcome;
+  std::FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  if (!pipe) return outcome;
+  std::array<char, 4096> chunk;
+  for (std::size_t n; (n = fread(chunk.data(), 1, chunk.size(), pipe)) > 0;)
+    outcome.output.append(chunk.data(), n);
+  const int status = pclose(pipe);
+  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+// Runs `attnbench-harness ARGUMENTS`.
+inline Outcome Harness(const std::string& arguments) {
+  return Shell(std::string(ATTNBENCH_HARNESS) + " " + arguments);
+}
+
+// The shared object of a test kernel: "crash", "hang", "wrong", ...
+inline std::string TestPlugin(const std::string& name) {
+  return std::string(ATTNBENCH_TEST_PLUGINS) + "/attnbench_test_" + name + ".so";
+}
+
+}  // namespace attnbench
