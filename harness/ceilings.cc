@@ -252,20 +252,19 @@ nlohmann::json PeakTable(const std::vector<int>& threads) {
 std::string FormatPeakTable(const nlohmann::json& table) {
   std::ostringstream out;
   out << "instruction set " << table["target"].get<std::string>() << ", bf16 dot "
-      << table["bf16_dot"].get<std::string>() << "\n"
+      << table["bf16_dot"].get<std::string>() << "; read bandwidth in GB/s\n"
       << "threads  f32 GFLOP/s  bf16 GFLOP/s  Gexp/s";
+  std::vector<std::string> levels;  // DRAM last, not where the alphabet puts it
   if (!table["rows"].empty())
     for (const auto& [level, value] : table["rows"][0]["read_gbps"].items())
-      out << "  " << level << " GB/s";
+      if (level != "DRAM") levels.push_back(level);
+  levels.push_back("DRAM");
+  for (const std::string& level : levels) out << std::string(9 - level.size(), ' ') << level;
   out << "\n";
   for (const auto& row : table["rows"]) {
     out << Column("%7.0f", row["threads"]) << Column("%13.1f", row["f32_gflops"])
         << Column("%14.1f", row["bf16_gflops"]) << Column("%8.2f", row["gexps"]);
-    for (const auto& [level, value] : row["read_gbps"].items()) {
-      const std::string text = Column("%.1f", value);
-      const std::size_t width = level.size() + 7;
-      out << std::string(width > text.size() ? width - text.size() : 1, ' ') << text;
-    }
+    for (const std::string& level : levels) out << Column("%9.1f", row["read_gbps"][level]);
     out << "\n";
   }
   return out.str();
