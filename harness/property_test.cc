@@ -278,6 +278,26 @@ TEST(Property, TwoThreadsAgreeWithOne) {
       }
 }
 
+TEST(Property, OnlyTheNaiveKernelsWorkspaceGrowsWithTheSquare) {
+  for (const Kernel* kernel : Catalogue()) {
+    if (!kernel->workspace) continue;
+    for (const auto pattern :
+         {Mask::Pattern::kFull, Mask::Pattern::kLocal, Mask::Pattern::kColumns})
+      for (Index queries : {1, 8192}) {
+        const auto bytes = [&](Index factor) {
+          Problem p;
+          p.queries = queries == 1 ? 1 : queries * factor, p.keys = 8192 * factor, p.head_dim = 64;
+          p.mask.pattern = pattern, p.mask.window = 64, p.mask.stride = 64;
+          p.Resolve();
+          if (!Serves(*kernel, p)) return 0.0;
+          return static_cast<double>(kernel->workspace(p, Options(kernel->options), 1));
+        };
+        const bool quadratic = kernel->name == "naive" && queries > 1;
+        EXPECT_LE(bytes(4), (quadratic ? 16 : 4.1) * bytes(1)) << kernel->name;
+      }
+  }
+}
+
 TEST(Registry, EveryFileOfTheCatalogueIsAKernelOfThatName) {
   std::set<std::string> files, names;
   for (const auto& entry : std::filesystem::directory_iterator(ATTNBENCH_SOURCE_DIR "/kernels"))
