@@ -124,9 +124,13 @@ bool Budget::Fits(double elapsed_s, const Visits& visits) const {
 }
 
 double Budget::Rest(double elapsed_s, const Visits& left) const {
-  const double rest =
-      Fixed(left) + Slice(elapsed_s, left) * static_cast<double>(left.first + left.later);
-  return limited() && left.first == 0 ? std::min(rest, std::max(0.0, budget_s_ - elapsed_s)) : rest;
+  const double slice = Slice(elapsed_s, left);
+  const double rest = Fixed(left) + slice * static_cast<double>(left.first + left.later);
+  if (!limited()) return rest;
+  // The first visits are made in any case, the later ones only within the budget.
+  const double visits = static_cast<double>(std::max<std::size_t>(1, left.first + left.later));
+  const double certain = rest * static_cast<double>(left.first) / visits;
+  return std::max(certain, std::min(rest, budget_s_ - elapsed_s));
 }
 
 }  // namespace attnbench

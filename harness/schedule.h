@@ -13,7 +13,8 @@ namespace attnbench {
 struct Planned {
   Case c;
   std::string hash, problem, family;
-  double work = 0;
+  double work = 0;   // see Demand
+  double bytes = 0;  // of tensors and workspace
 };
 
 // The cases of one round, by index: shuffled anew each round from the seed, so that drift of the

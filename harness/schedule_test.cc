@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <numeric>
+#include <map>
 #include <set>
 
 #include "harness/guards.h"

@@ -67,19 +67,23 @@ class Sweep {
     RecordWriter writer(directory_.File("records.jsonl"));
     writer_ = &writer;
     int whole_rounds = 0;
-    for (int round = 0; round < plan_.settings.rounds; ++round, ++whole_rounds) {
+    for (int round = 0; round < plan_.settings.rounds; ++round) {
       std::vector<std::size_t> todo;
       for (const std::size_t i : RoundOrder(plan_.cases, round, plan_.settings.seed,
                                             plan_.settings.isolation == "problem"))
         if (Due(states_[i], round)) todo.push_back(i);
       if (!budget_.Fits(Since(begin_), Left(todo)) && Left(todo).first == 0) break;
-      for (std::size_t at = 0; at < todo.size(); ++at) {
+      bool whole = true;
+      for (const std::size_t i : todo) {
         // Later visits may be dropped when the budget is spent; the first ones never.
-        State& state = states_[todo[at]];
-        if (state.checked && budget_.limited() && Since(begin_) > budget_.budget_s()) continue;
-        if (!Visit(state, round)) return Interrupt();
+        State& state = states_[i];
+        if (state.checked && budget_.limited() && Since(begin_) > budget_.budget_s())
+          whole = false;
+        else if (!Visit(state, round))
+          return Interrupt();
       }
       workers_.Release();
+      whole_rounds += whole;
     }
     Summarise(whole_rounds);
     return 0;

@@ -29,8 +29,12 @@ std::vector<std::string> Absolute(const std::vector<std::string>& paths) {
 }
 
 Planned Plan(const Case& c) {
-  Planned planned{c, Hash(c), ProblemHash(c), Family(c), 0};
-  if (Refusal(c).status.empty()) planned.work = DemandOf(c).work;
+  Planned planned{c, Hash(c), ProblemHash(c), Family(c), 0, 0};
+  if (Refusal(c).status.empty()) {
+    const Demand demand = DemandOf(c);
+    planned.work = demand.work;
+    planned.bytes = demand.bytes();
+  }
   return planned;
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -142,6 +143,16 @@ TEST_F(SweepTest, AnIllegalInstructionIsNamed) {
   ASSERT_EQ(Records().size(), 2u);
   for (const json& record : Records())
     EXPECT_EQ(record["reason"].get<std::string>().substr(0, 16), "killed by SIGILL");
+}
+
+TEST_F(SweepTest, AKernelThatTakesAllMemoryIsStopped) {
+  const Outcome outcome =
+      Sweep("[sweep]\nrounds = 1\nmax_seconds_per_case = 0.01\n[axes]\nkeys = 16\nhead_dim = 8\n" +
+                Entry("exhausts"),
+            "--plugin " + TestPlugin("exhausts"));
+  ASSERT_EQ(outcome.status, 0) << outcome.output;
+  ASSERT_EQ(Records().size(), 1u);
+  EXPECT_EQ(Records()[0]["status"], "failed") << Records()[0]["reason"];
 }
 
 TEST_F(SweepTest, AHangEndsAtTheTimeOut) {

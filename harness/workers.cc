@@ -3,10 +3,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
 #include "harness/experiment.h"
+#include "harness/machine.h"
 
 namespace attnbench {
 namespace {
@@ -54,10 +56,21 @@ std::string OwnPath() {
   return error ? "/proc/self/exe" : path.string();
 }
 
-ChildSpec Workers::SpecOf(const Case& c) const {
+// A kernel of ours says what it needs; what takes far more is stopped early, before the machine
+// starts to suffer. The check keeps copies, a cold ring cycles several last-level caches.
+std::size_t Workers::MemoryFor(const Planned& planned, bool alone) const {
+  if (!alone || setup_.memory_bytes == 0 || HostedInPython(planned.c)) return setup_.memory_bytes;
+  constexpr double kLibraries = 2.0 * (1u << 30);
+  const double enough =
+      4 * planned.bytes + 8.0 * static_cast<double>(LastLevelCacheBytes()) + kLibraries;
+  return std::min(setup_.memory_bytes, static_cast<std::size_t>(enough));
+}
+
+ChildSpec Workers::SpecOf(const Planned& planned, bool alone) const {
+  const Case& c = planned.c;
   ChildSpec spec;
   spec.cpus = ChooseCpus(c.threads, setup_.cpus_allowed);
-  spec.memory_bytes = setup_.memory_bytes;
+  spec.memory_bytes = MemoryFor(planned, alone);
   spec.environment = ThreadEnvironment(c.threads);
   if (HostedInPython(c)) {
     spec.argv = {Python(), "-m", "attnbench.host"};
@@ -73,7 +86,7 @@ ChildSpec Workers::SpecOf(const Case& c) const {
 }
 
 json Workers::AskOnce(const Planned& planned, const json& request, double timeout_s) {
-  Child child(SpecOf(planned.c));
+  Child child(SpecOf(planned, /*alone=*/true));
   return Fields(child.Ask(request.dump(), timeout_s));
 }
 
@@ -87,7 +100,7 @@ json Workers::Measure(const Planned& planned, const json& settings, double timeo
     shared_problem_ = planned.problem;
   }
   std::unique_ptr<Child>& child = shared_[HostedInPython(planned.c)];
-  if (!child || !child->alive()) child = std::make_unique<Child>(SpecOf(planned.c));
+  if (!child || !child->alive()) child = std::make_unique<Child>(SpecOf(planned, /*alone=*/false));
   const bool fresh = child->answered() == 0;
   const Answer answer = child->Ask(request.dump(), timeout_s);
   if (answer.ending == Ending::kDied || answer.ending == Ending::kTimeout) {

@@ -20,7 +20,7 @@ class Workers {
   struct Setup {
     std::vector<std::string> plugins;
     std::vector<int> cpus_allowed;
-    std::size_t memory_bytes = 0;
+    std::size_t memory_bytes = 0;  // no child may have more; 0: no limit
     bool by_problem = false;
   };
   explicit Workers(Setup setup) : setup_(std::move(setup)) {}
@@ -34,7 +34,8 @@ class Workers {
   void Release() { shared_.clear(); }
 
  private:
-  ChildSpec SpecOf(const Case& c) const;
+  std::size_t MemoryFor(const Planned& planned, bool alone) const;
+  ChildSpec SpecOf(const Planned& planned, bool alone) const;
   nlohmann::json AskOnce(const Planned& planned, const nlohmann::json& request, double timeout_s);
 
   Setup setup_;
