@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 constexpr char kSmall[] =
-    "[sweep]\nrounds = 2\nmax_seconds_per_case = 0.01\ntimeout_s = 5\n"
+    "[sweep]\nrounds = 2\nmax_seconds_per_case = 0.01\n"
     "[axes]\nkeys = [16, 32]\nhead_dim = 8\n"
     "[[kernel]]\nname = \"naive\"\n";
 
@@ -237,19 +237,41 @@ TEST_F(SweepTest, RecordsOfAnotherBuildAreMeasuredAgain) {
   EXPECT_EQ(Records().size(), 8u);
 }
 
+// A sweep in the background, to be interrupted.
+class Background {
+ public:
+  Background(const TemporaryFolder& folder, const std::string& arguments) : folder_(folder) {
+    // The shell says its process id and becomes the sweep.
+    const std::string command = "sh -c 'echo $$ > " + folder.File("pid") +
+                                "; exec " ATTNBENCH_HARNESS " sweep " + arguments + "'";
+    thread_ = std::thread([this, command] { outcome_ = Shell(command); });
+  }
+  Outcome Interrupt() {
+    kill(std::stoi(folder_.Read("pid")), SIGINT);
+    thread_.join();
+    return outcome_;
+  }
+
+ private:
+  const TemporaryFolder& folder_;
+  Outcome outcome_;
+  std::thread thread_;
+};
+
+// Until it holds, or a minute has passed.
+template <class Condition>
+bool WaitFor(Condition holds) {
+  for (int i = 0; i < 6000 && !holds(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  return holds();
+}
+
 TEST_F(SweepTest, AnInterruptKeepsWhatWasMeasured) {
-  const std::string file = folder_.Write(
-      "small.toml", std::string(kSmall) + Entry("hang") + "[[kernel]]\nname = \"reference\"\n");
-  // The shell says its process id and becomes the sweep.
-  const std::string command = "echo $$ > " + folder_.File("pid") +
-                              "; exec " ATTNBENCH_HARNESS " sweep " + file + " -o " +
-                              folder_.File("run") + " --plugin " + TestPlugin("hang");
-  Outcome outcome;
-  std::thread sweep([&] { outcome = Shell("sh -c '" + command + "'"); });
-  for (int i = 0; i < 500 && Records().empty(); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  kill(std::stoi(folder_.Read("pid")), SIGINT);
-  sweep.join();
+  const std::string file = folder_.Write("small.toml", kSmall + Entry("hang") + Entry("reference"));
+  Background sweep(folder_,
+                   file + " -o " + folder_.File("run") + " --plugin " + TestPlugin("hang"));
+  EXPECT_TRUE(WaitFor([&] { return !Records().empty(); }));
+  const Outcome outcome = sweep.Interrupt();
   EXPECT_EQ(outcome.status, 130) << outcome.output;
   EXPECT_NE(outcome.output.find("interrupted"), std::string::npos) << outcome.output;
   const RecordsRead read = ReadRecords(folder_.File("run") + "/records.jsonl");
@@ -258,15 +280,12 @@ TEST_F(SweepTest, AnInterruptKeepsWhatWasMeasured) {
 }
 
 TEST_F(SweepTest, ASecondSweepInTheSameFolderIsRefused) {
-  const std::string hang =
-      "[sweep]\nrounds = 1\ntimeout_s = 3\n[axes]\nkeys = 16\nhead_dim = 8\n" + Entry("hang");
-  Outcome first;
-  std::thread sweep([&] { first = Sweep(hang, "--plugin " + TestPlugin("hang")); });
-  for (int i = 0; i < 500 && !std::filesystem::exists(folder_.File("run") + "/run.json"); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  const std::string file = folder_.Write("small.toml", kSmall + Entry("hang"));
+  Background first(folder_,
+                   file + " -k hang -o " + folder_.File("run") + " --plugin " + TestPlugin("hang"));
+  EXPECT_TRUE(WaitFor([&] { return std::filesystem::exists(folder_.File("run") + "/run.json"); }));
   const Outcome second = Harness("sweep --resume " + folder_.File("run"));
-  sweep.join();
-  EXPECT_EQ(first.status, 0) << first.output;
+  EXPECT_EQ(first.Interrupt().status, 130);
   EXPECT_EQ(second.status, 2);
   EXPECT_NE(second.output.find("another sweep"), std::string::npos) << second.output;
 }
