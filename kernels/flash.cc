@@ -146,13 +146,12 @@ Cost Executed(const Problem& p, const Options&) {
 ATTN_KERNEL(
         .name = "flash", .idea = "online softmax in register tiles, queries in lanes",
         .provides = kLse,
-        .options = {{"key_block", 64, 16, 1024, "keys whose scores are in flight at once"},
-                    {"exp_degree", 0, 0, 5,
-                     "degree of 2^x's polynomial, 3 ... 5; 0: f32 5, bf16 3"},
-                    {"lazy_max", 1, 0, 1,
-                     "1: rescale only when a score passes the maximum by 2^16"},
-                    {"pipelining", 1, 0, 1, "1: exponentials inside the next block's products"},
-                    {"prefetch", 1, 0, 1, "1: fetch the next block's keys and values early"}},
+        .options =
+            {{"key_block", 64, 16, 1024, "keys whose scores are in flight at once"},
+             {"exp_degree", 0, 0, 5, "degree of 2^x's polynomial, 3 ... 5; 0: f32 5, bf16 3"},
+             {"lazy_max", 1, 0, 1, "1: rescale only when a score passes the maximum by 2^16"},
+             {"pipelining", 1, 0, 1, "1: exponentials inside the next block's products"},
+             {"prefetch", 1, 0, 1, "1: fetch a block's rows of q and out before transposing"}},
         .refuse = Refuse, .executed = Executed,
         .workspace =
             [](const Problem& p, const Options& o, int threads) {

@@ -137,11 +137,15 @@ class Attender {
       if (v * kLanes >= b.rows) {
         for (Index c = 0; c < QueryWords(); ++c) hn::Store(hn::Zero(DF()), DF(), to + c * kQueries);
       } else if constexpr (W::kElements == 2) {
-        TransposePairs(RowsOf<const BFloat16>(in_.q, b, v), p_.head_dim, to, kQueries);
+        const auto rows = RowsOf<const BFloat16>(in_.q, b, v);
+        if (options_.prefetch) rows.Prefetch(p_.head_dim);
+        TransposePairs(rows, p_.head_dim, to, kQueries);
       } else if (p_.dtype == DType::kBF16) {
         TransposeIn(RowsOf<const BFloat16>(in_.q, b, v), p_.head_dim, LogitFactor(), to, kQueries);
       } else {
-        TransposeIn(RowsOf<const float>(in_.q, b, v), p_.head_dim, LogitFactor(), to, kQueries);
+        const auto rows = RowsOf<const float>(in_.q, b, v);
+        if (options_.prefetch) rows.Prefetch(p_.head_dim);
+        TransposeIn(rows, p_.head_dim, LogitFactor(), to, kQueries);
       }
     }
   }
@@ -335,6 +339,7 @@ class Attender {
     const DF d;
     for (int v = 0; v * kLanes < b.rows; ++v) {
       const LaneRows<TO> rows = RowsOf<TO>(out_.out, b, v);
+      if (options_.prefetch) rows.Prefetch(p_.v_dim);
       const float* o = b.o + v * kLanes;
       const VF sum = hn::Load(d, b.sum + v * kLanes);
       VF check = hn::Mul(sum, hn::Zero(d));  // NaN if anything is not finite
