@@ -326,7 +326,6 @@ int RunSweep(const SweepRequest& request) {
   int status;
   {
     Sweep sweep(plan, directory);
-    CatchInterrupts();
     status = sweep.Run();
   }
   std::printf("run: %s\n", directory.path().c_str());
