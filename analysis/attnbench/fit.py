@@ -29,6 +29,8 @@ from attnbench.variants import GROWTH, SIZES
 PROVISIONAL_BELOW = 8
 FEWEST_SIZES = 4  # three parameters, one size left to contradict them
 LARGEST_EXPONENT = 6.0
+# Memory that stays within this factor over a whole sweep is pages and stacks: it has no exponent.
+FLAT_WITHIN = 2.0
 QUANTITIES = {"time": "median_ns", "memory": "peak_rss_bytes"}
 
 
@@ -237,6 +239,10 @@ def _describe(
     }  # fmt: skip
     if len(sizes) < FEWEST_SIZES:
         row["note"] = f"{len(sizes)} sizes: too few for a fit"
+        return row
+    spread = medians.max() / medians.min()
+    if column == QUANTITIES["memory"] and spread < FLAT_WITHIN:
+        row["note"] = f"flat, within {spread:.1f}×"
         return row
     fit = fit_rounds(sizes, matrix.to_numpy(), resamples, seed)
     row |= {"fit": fit, "exponent": fit.exponent, "low": fit.low, "high": fit.high,

@@ -101,7 +101,7 @@ def round_medians(records: pd.DataFrame, column: str = "median_ns") -> pd.DataFr
 
 
 def summarise(records: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """One row a case, in the order of first appearance; no case is dropped.
+    """One row a case, ordered by label and sizes (rounds are shuffled); no case is dropped.
 
     Adds to the case's own columns: `label` (see variants.py), `median_ns` (median over rounds of
     the round's median), `low_ns`, `high_ns` (95 %, resampling rounds first, then samples; nan with
@@ -120,7 +120,8 @@ def summarise(records: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd
     summary = pd.DataFrame(rows)
     summary.attrs = dict(records.attrs)
     summary["label"] = variants.labels(summary)
-    return summary.reset_index(drop=True)
+    order = ["label", "batch", "heads", "head_dim", "queries", "keys", "case"]
+    return summary.sort_values(order, kind="stable").reset_index(drop=True)
 
 
 def interval_of_median(
@@ -292,7 +293,7 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     frame["pattern"] = frame["pattern"].replace("", "full")
     frame["case"] = frame["case"].mask(frame["case"] == "", _identity(frame))
     whole = [c for c in (*_SHAPE, "threads", "round", "ranks") if frame[c].notna().all()]
-    return frame.astype({c: "int64" for c in whole})
+    return frame.astype(dict.fromkeys(whole, "int64"))
 
 
 def _identity(frame: pd.DataFrame) -> pd.Series:

@@ -21,7 +21,7 @@ from attnbench import fit, machine, records, tables
 from attnbench.format import bytes_text, latex_table, text_table
 
 WIDTH = 100  # columns of the terminal tables
-DIGEST_ABOVE = 40  # rows
+DIGEST_ABOVE = 30  # rows
 
 
 @dataclass

@@ -90,7 +90,7 @@ def exponents(
                 cells += ["", ""]
                 continue
             fitted = exponent_text(one["exponent"], one["low"], one["high"])
-            cells += [fitted or "no fit",
+            cells += [fitted or (one["note"] if "flat" in one["note"] else "no fit"),
                       f"{one['last_slope']:.2f}" if np.isfinite(one["last_slope"]) else ""]  # fmt: skip
         star = "*" if row["provisional"] else ""
         cells.append(f"{row['n_min']:.0f}..{row['n_max']:.0f} ({row['sizes']}{star})")

@@ -19,11 +19,9 @@ SIZES = (*GROWTH, "input_layer", "input_head")
 # Columns that enter the label where they vary, and how.
 _VARYING = {
     "dtype": "{}",
-    "score": "{}",
     "threads": "{} threads",
     "cache": "{}",
     "ranks": "{} ranks",
-    "scale": "scale {}",
     "softcap": "softcap {}",
     "bias": "bias {}",
     "key_lengths": "ragged {}",
@@ -31,9 +29,9 @@ _VARYING = {
     "input_logit_scale": "logits {}",
     "input_content": "{}",
 }
-# Of these only a difference between variants of one problem size counts: the default scale is
-# 1/sqrt(head_dim) and so moves with a size.
-_BY_SIZE = {"scale": "head_dim"}
+# What enters where it varies within one kernel: that luong's score is not flash's goes with their
+# names, and the default scale, 1/sqrt(head_dim), moves with a size.
+_OWN = {"score": "{}", "scale": "scale {}"}
 
 
 def mask_label(row: pd.Series | dict[str, Any]) -> str:
@@ -61,12 +59,13 @@ def labels(frame: pd.DataFrame) -> pd.Series:
     Unique per variant; two rows of one label differ in sizes, round or source only, or the source
     stands in the label too (a frame of several runs).
     """
-    common = [c for c in _VARYING if c in frame and _varies(frame, c)]
+    common = [c for c in _VARYING if c in frame and frame[c].nunique(dropna=False) > 1]
+    own = {kernel: _own(group) for kernel, group in frame.groupby("kernel")}
     parts = frame["kernel"].astype(str).to_numpy(object).copy()
     for i, (_, row) in enumerate(frame.iterrows()):
         words = [mask_label(row)]
         words += [_VARYING[c].format(_short(row[c])) for c in common if pd.notna(row[c])]
-        words += [f"{c[len('option_') :]}={_short(row[c])}" for c in _options(frame, row["kernel"])]
+        words += [text.format(_short(row[c])) for c, text in own[row["kernel"]].items()]
         text = ", ".join(w for w in words if w)
         if text:
             parts[i] += f" ({text})"
@@ -86,17 +85,16 @@ def short_sources(sources: Any) -> dict[str, str]:
     return {s: str(s) for s in sources}
 
 
-def _varies(frame: pd.DataFrame, column: str) -> bool:
-    if column in _BY_SIZE and _BY_SIZE[column] in frame:
-        return bool(frame.groupby(_BY_SIZE[column])[column].nunique(dropna=False).max() > 1)
-    return frame[column].nunique(dropna=False) > 1
-
-
-def _options(frame: pd.DataFrame, kernel: str) -> list[str]:
-    own = frame[frame["kernel"] == kernel]
-    return [
-        c for c in frame if c.startswith("option_") and own[c].nunique() > 1
-    ]
+def _own(group: pd.DataFrame) -> dict[str, str]:
+    """What tells the variants of one kernel apart, beyond what all kernels share."""
+    found = {}
+    for column, text in _OWN.items():
+        if column in group:
+            sizes = group.groupby("head_dim", dropna=False)[column].nunique(dropna=False)
+            if len(sizes) and sizes.max() > 1:
+                found[column] = text
+    options = [c for c in group if c.startswith("option_") and group[c].nunique() > 1]
+    return found | {c: c[len("option_") :] + "={}" for c in options}
 
 
 def _whole(value: Any) -> int:

@@ -12,7 +12,7 @@ import pandas as pd
 
 matplotlib.use("Agg")  # reports are written, never shown in a window
 
-from attnbench.figures import (  # noqa: E402  the backend comes first
+from attnbench.figures import (
     exactness,
     gaps,
     growth,
@@ -22,7 +22,7 @@ from attnbench.figures import (  # noqa: E402  the backend comes first
     style,
     threads,
 )
-from attnbench.figures.style import COLUMN_IN, WIDE_IN, Drawing  # noqa: E402
+from attnbench.figures.style import COLUMN_IN, WIDE_IN, Drawing
 
 __all__ = ["COLUMN_IN", "FIGURES", "WIDE_IN", "Drawing", "Figure", "draw"]
 
@@ -46,7 +46,8 @@ FIGURES = (
     ),
     Figure(
         "memory", "Memory",
-        "Peak memory of one run above what the process held before it, log-log, with local slopes.",
+        "Peak memory of one run above what the process held before it, log-log, with local"
+        " slopes; no new page at all is drawn as one.",
         growth.memory,
     ),
     Figure(

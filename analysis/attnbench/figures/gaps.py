@@ -32,7 +32,7 @@ def table(summary: pd.DataFrame) -> pd.DataFrame:
         reason = own["reason"].iloc[0]
         for column, text in (("predicted_ns", time_text), ("predicted_bytes", bytes_text)):
             amount = text(own[column].max())
-            if amount and "predict" not in reason:
+            if amount and status == "skipped" and "predict" not in reason:
                 reason += f" (predicted {amount})"
         rows.append({"label": label, "status": status, "cases": len(own),
                      "sizes": ", ".join(words), "reason": reason or "no reason recorded"})  # fmt: skip

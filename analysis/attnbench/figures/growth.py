@@ -15,6 +15,7 @@ from attnbench import fit
 from attnbench.figures import style
 
 FEWEST_SIZES = 3
+PAGE_BYTES = 4096  # a run that made no page resident stands at one: zero has no place on the axis
 _COLUMNS = {
     "time": ("median_ns", "predicted_ns", "time", style.short_time, 10),
     # The kernel's own: a prediction in the record counts the tensors too, the workspace does not.
@@ -93,6 +94,8 @@ def _with_predictions(
     table, fits = fit.fit_summary(records, shown, quantity, over, resamples=1)
     known = {tuple(row[c] for c in by): f for (_, row), f in zip(table.iterrows(), fits, strict=True)}
     data = shown.copy()
+    if quantity == "memory":
+        data[value] = data[value].where(data[value] != 0, PAGE_BYTES)
     ok = (data["status"] == "ok") & (data[value] > 0)
     measured_low, measured_high = ("low_ns", "high_ns") if quantity == "time" else (value, value)
     data["value"] = data[value].where(ok)

@@ -20,7 +20,7 @@ def threads(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> st
                        .str.replace(" ()", "", regex=False).str.replace("(, ", "(", regex=False))  # fmt: skip
     rows = []
     sizes = [s for s in SIZES if s in good and good[s].notna().all()]
-    for base, own in good.groupby("base", sort=False):
+    for _, own in good.groupby("base", sort=False):
         whole = [g for _, g in own.groupby(sizes) if g["threads"].nunique() == len(counts)]
         if whole:
             largest = max(whole, key=lambda g: g["useful_flops"].max()).sort_values("threads")
