@@ -53,7 +53,7 @@ FIGURES = (
     Figure(
         "speedup", "Speed-up",
         "Time of the baseline over time of each variant, at the largest size at which the baseline"
-        " was measured. A hatched bar solves a sparser problem than the baseline does.",
+        " was measured. A hatched bar solves another problem (mask or score).",
         speedup.speedup,
     ),
     Figure(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bars of speed-up over one baseline variant, at the largest size that the baseline was measured.
 
-Hatched bars solve another problem than the baseline (a sparse mask against a dense one): the ratio
-is what leaving pairs out buys, not what a better kernel does.
+Hatched bars solve another problem than the baseline (a sparse mask against a dense one, another
+score): the ratio is what the other problem buys, not what a better kernel does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def ratios(summary: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """One row a case that shares its sizes with a measured case of the baseline.
 
     Adds `speedup` (baseline's time over the case's), `speedup_low`, `speedup_high` (from both
-    intervals, independent), `other_problem` (its mask differs from the baseline's).
+    intervals, independent), `other_problem` (its mask or score differs from the baseline's).
     """
     over = fit.growth_axis(summary)
     sizes = [c for c in fit.series_columns(summary, over) if c != "label"] + [over]
@@ -53,8 +53,10 @@ def ratios(summary: pd.DataFrame, baseline: str) -> pd.DataFrame:
     same = joined["label"] == baseline
     reach = reach.where(~same, 1.0)
     joined["speedup_low"], joined["speedup_high"] = joined["speedup"] / reach, joined["speedup"] * reach
-    mask = base.iloc[0] if len(base) else {}
-    joined["other_problem"] = [mask_label(r) != mask_label(mask) for _, r in joined.iterrows()]
+    problems = [(mask_label(r), r["score"]) for _, r in joined.iterrows()]
+    first = base.iloc[0] if len(base) else None
+    mine = None if first is None else (mask_label(first), first["score"])
+    joined["other_problem"] = [problem != mine for problem in problems]
     return joined
 
 
@@ -106,7 +108,7 @@ def speedup(
         from matplotlib.patches import Patch
 
         handles = [Patch(facecolor="none", edgecolor=style.FAINT, hatch="//////",
-                         label="another problem: its mask leaves pairs out")]  # fmt: skip
+                         label="another problem: its mask or its score differs")]  # fmt: skip
     table = data[["label", *facets, over, "status", "speedup", "speedup_low", "speedup_high",
                   "other_problem"]]  # fmt: skip
     return style.Drawing(style.finish(figure, summary, handles), table)
