@@ -170,6 +170,16 @@ std::string Problem::Invalid() const {
   if (dtype == DType::kF32 && out_dtype == DType::kBF16)
     return "out_dtype: f32 inputs give f32 (or, from the oracle, f64) outputs";
   if (positions.query_step == 0 || positions.key_step == 0) return "positions: steps must not be 0";
+  const std::pair<const char*, Index> distances[] = {{"window", mask.window},
+                                                     {"stride", mask.stride},
+                                                     {"columns", mask.columns},
+                                                     {"sinks", mask.sinks},
+                                                     {"positions", positions.query_origin},
+                                                     {"positions", positions.key_origin},
+                                                     {"positions", positions.query_step},
+                                                     {"positions", positions.key_step}};
+  for (auto [field, value] : distances)  // so that sums of them cannot overflow
+    if (std::abs(value) > (Index{1} << 40)) return std::string(field) + ": too large";
   const auto pattern = mask.pattern;
   const bool windowed = pattern == Mask::Pattern::kLocal || pattern == Mask::Pattern::kStrided ||
                         pattern == Mask::Pattern::kColumns;
