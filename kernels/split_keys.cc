@@ -104,16 +104,18 @@ struct Layout {
   struct Thread {
     std::byte* q;
     float *reference, *sum;  // a vector a row block
-    float* logits;
-    float *k, *v;   // widened
-    Part parts[3];  // handed over by the stretch before; to the one after; whole
+    float* logits;           // [kUnitRows][key_block]: then weights
+    float* correction;       // [kUnitRows]: of the output so far, for a new reference
+    float *k, *v;            // widened
+    Part parts[3];           // handed over by the stretch before; to the one after; whole
   };
   Thread Take(Arena* arena, const Problem& p) const {
     Thread t;
     t.q = arena->Take<std::byte>(kUnitRows * q_stride * 4);
     t.reference = arena->Take<float>(kUnitRows * 16);
     t.sum = arena->Take<float>(kUnitRows * 16);
-    t.logits = arena->Take<float>(4 * RoundUp(key_block, 16));
+    t.logits = arena->Take<float>(kUnitRows * RoundUp(key_block, 16));
+    t.correction = arena->Take<float>(kUnitRows);
     t.k = widen ? arena->Take<float>(key_block * p.head_dim) : nullptr;
     t.v = widen ? arena->Take<float>(key_block * p.v_dim) : nullptr;
     for (Part& part : t.parts) {
@@ -139,7 +141,11 @@ Layout LayoutOf(const Problem& p, const Options& options) {
   Layout l;
   l.q_stride = RoundUp(p.head_dim, 2 * kLanes);
   l.out_stride = RoundUp(p.v_dim, 2 * kLanes);
-  l.key_block = options["key_block"];
+  // 64 KiB of K: long enough for the hardware's prefetchers, short enough for the second-level
+  // cache.
+  const Index row = std::max(p.head_dim, p.v_dim) * static_cast<Index>(SizeOf(p.dtype));
+  l.key_block = options["key_block"] ? RoundUp(options["key_block"], 16)
+                                     : std::clamp<Index>(65536 / row / 16 * 16, 32, 512);
   l.widen = p.dtype == DType::kBF16 && !HWY_NATIVE_DOT_BF16;
   return l;
 }
@@ -240,12 +246,15 @@ class Stretch {
     }
   }
 
-  Ahead AheadOf(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to) const {
+  Ahead AheadOf(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to,
+                Index turns) const {
+    // A single row leaves memory no time: it does nothing but stream, which the hardware sees.
+    if (turns == 1) return {};
     const Index size = static_cast<Index>(SizeOf(p_.dtype));
     const auto* data =
         static_cast<const char*>(t.data) +
         size * (unit.batch * t.batch_stride + unit.kv_head * t.head_stride + from * t.row_stride);
-    return {data, size * t.row_stride, size * columns, std::max(to - from, Index{0})};
+    return {data, size * t.row_stride, size * columns, std::max(to - from, Index{0}), turns};
   }
 
   // Rows [from, to) of K or V as T.
@@ -284,40 +293,47 @@ class Stretch {
       if (from >= to) continue;
       const Rows<T> k = RowsOf(in_.k, unit, p_.head_dim, from, to, work_.k);
       const Rows<T> v = RowsOf(in_.v, unit, p_.v_dim, from, to, work_.v);
-      Ahead values = AheadOf(in_.v, unit, p_.v_dim, from, to);
-      const Ahead keys = AheadOf(in_.k, next_unit, p_.head_dim, next_from, next_to);
       const bool masked = from < span.inner_begin || to > span.inner_end;
-      Index row = 0;
-      for (; row + 4 <= unit.rows; row += 4) {
-        Block<4>(unit, row, k, v, from, to, limit, masked, values,
-                 row + 4 == unit.rows ? keys : Ahead(), part);
-        values = {};
-      }
-      if (row + 2 <= unit.rows) {
-        Block<2>(unit, row, k, v, from, to, limit, masked, values,
-                 row + 2 == unit.rows ? keys : Ahead(), part);
-        row += 2;
-        values = {};
-      }
-      if (row < unit.rows) Block<1>(unit, row, k, v, from, to, limit, masked, values, keys, part);
+      // Logits of all rows, then their outputs: what comes next from memory has the whole time of
+      // the one or the other to arrive.
+      const Index blocks = unit.rows / 4 + unit.rows / 2 % 2 + unit.rows % 2;
+      Ahead values = AheadOf(in_.v, unit, p_.v_dim, from, to, blocks);
+      ForEachRowBlock(unit.rows, [&](auto rows, Index row) {
+        Weights<rows>(unit, row, k, from, to, limit, masked, values);
+        values.Advance();
+      });
+      Ahead keys = AheadOf(in_.k, next_unit, p_.head_dim, next_from, next_to, blocks);
+      ForEachRowBlock(unit.rows, [&](auto rows, Index row) {
+        AddWeighted<rows>(row, v, to - from, keys, part);
+        keys.Advance();
+      });
     }
-    Index row = 0;
-    for (; row + 4 <= unit.rows; row += 4) Reduce<4>(row, part);
-    for (; row + 2 <= unit.rows; row += 2) Reduce<2>(row, part);
-    for (; row < unit.rows; ++row) Reduce<1>(row, part);
+    ForEachRowBlock(unit.rows, [&](auto rows, Index row) { Reduce<rows>(row, part); });
   }
 
+  template <class F>
+  static HWY_INLINE void ForEachRowBlock(Index rows, F f) {
+    Index row = 0;
+    for (; row + 4 <= rows; row += 4) f(std::integral_constant<int, 4>(), row);
+    if (row + 2 <= rows) f(std::integral_constant<int, 2>(), row), row += 2;
+    if (row < rows) f(std::integral_constant<int, 1>(), row);
+  }
+  float* LogitsOf(Index row) const {
+    return work_.logits + row * RoundUp(layout_.key_block, kLanes);
+  }
+
+  // Logits of a block of rows, masked, and the weights that they become in place.
   template <int kCount>
-  HWY_NOINLINE void Block(const Unit& unit, Index row, const Rows<T>& k, const Rows<T>& v,
-                          Index from, Index to, Index limit, bool masked, const Ahead& values,
-                          const Ahead& keys, const Part& part) {
+  HWY_NOINLINE void Weights(const Unit& unit, Index row, const Rows<T>& k, Index from, Index to,
+                            Index limit, bool masked, const Ahead& ahead) {
     const DF df;
     constexpr int kKeys = kLanes / kCount;
     const Index count = to - from, size = RoundUp(count, kKeys) * kCount;
-    float* const logits = work_.logits;
+    float* const logits = LogitsOf(row);
     float* const reference = work_.reference + row * kLanes;
     float* const sums = work_.sum + row * kLanes;
-    VF max = Logits<kCount>(Q(row), layout_.q_stride, k, count, logits, values);
+    float* const correction = work_.correction + row;
+    VF max = Logits<kCount>(Q(row), layout_.q_stride, k, count, logits, ahead);
     if (HWY_UNLIKELY(masked)) {
       for (int r = 0; r < kCount; ++r) {
         const AdmittedKeys a = p_.Admitted(unit.Query(row + r), limit);
@@ -331,7 +347,6 @@ class Stretch {
     // rescaling for most blocks.
     const VF scale = hn::Set(df, scale_);
     VF shift = hn::Load(df, reference);
-    float correction[kCount];
     std::fill_n(correction, kCount, 1.0f);
     if (HWY_UNLIKELY(
             !hn::AllTrue(df, hn::Le(hn::Mul(max, scale), hn::Add(shift, hn::Set(df, 16.0f)))))) {
@@ -371,8 +386,14 @@ class Stretch {
       }
     }
     hn::Store(sum, df, sums);
-    AddValues<kCount, T>(weights, v, count, correction, part.out + row * layout_.out_stride,
-                         layout_.out_stride, keys);
+  }
+
+  template <int kCount>
+  HWY_NOINLINE void AddWeighted(Index row, const Rows<T>& v, Index count, const Ahead& ahead,
+                                const Part& part) {
+    AddValues<kCount, T>(reinterpret_cast<const Weight*>(LogitsOf(row)), v, count,
+                         work_.correction + row, part.out + row * layout_.out_stride,
+                         layout_.out_stride, ahead);
   }
 
   static HWY_INLINE VF RoundBF16(VF w) {
@@ -529,7 +550,8 @@ ATTN_KERNEL(
         .name = "split_keys",
         .idea = "decoding: a K/V head's query rows together, keys split over threads",
         .provides = kLse,
-        .options = {{"key_block", 64, 16, 4096, "keys whose logits are in flight at once"}},
+        .options = {{"key_block", 0, 0, 4096,
+                     "keys whose logits are in flight at once; 0: 64 KiB"}},
         .refuse = Refuse, .executed = Executed,
         .workspace =
             [](const Problem& p, const Options& options, int threads) {
