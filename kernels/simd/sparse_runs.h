@@ -12,19 +12,23 @@ namespace attnbench {
 class LaneRanges {
  public:
   void Add(Index begin, Index end) {
-    end = std::max(begin, end);
+    if (end <= begin) {  // this lane sees none: there is nothing that all see
+      all_end_ = 0;
+      return;
+    }
     any_begin_ = std::min(any_begin_, begin), any_end_ = std::max(any_end_, end);
     all_begin_ = std::max(all_begin_, begin), all_end_ = std::min(all_end_, end);
   }
+  bool empty() const { return any_end_ <= any_begin_; }
   Index begin() const { return any_begin_; }
-  Index end() const { return std::max(any_begin_, any_end_); }
+  Index end() const { return any_end_; }
   void ExtendTo(Index begin, Index end) {
     any_begin_ = std::min(any_begin_, begin), any_end_ = std::max(any_end_, end);
   }
 
   template <class Run>
   void ForEach(Index granule, Run run) const {
-    if (any_end_ <= any_begin_) return;
+    if (empty()) return;
     const Index first = any_begin_ + RoundUp(all_begin_ - any_begin_, granule);
     const Index last = any_end_ - RoundUp(any_end_ - all_end_, granule);
     if (last <= first) return run(any_begin_, any_end_, true);
@@ -60,12 +64,13 @@ BandCover ForEachBandRun(const Problem& p, Index first, int rows, Index key_limi
   for (int lane = rows; lane < LaneMask::kLanes; ++lane) mask->SetRange(lane, 0, 0);
   mask->admits = nullptr;
   mask->same_residue = true;
-  if (sinks.end() > 0 && sinks.end() >= band.begin()) {
+  if (!sinks.empty() && !band.empty() && sinks.end() >= band.begin()) {
     band.ExtendTo(0, sinks.end());
   } else {
     sinks.ForEach(granule, run);
   }
   band.ForEach(granule, run);
+  if (band.empty()) return {sinks.end(), sinks.end(), sinks.end()};
   return {sinks.end(), band.begin(), band.end()};
 }
 
