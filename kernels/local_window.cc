@@ -7,6 +7,10 @@
 // Cost: 2 n w (d + d_v) flops a head, w the keys a query sees (window + 1 if causal, else
 // 2 * window + 1), and as many more as blocks of queries stick out: a block of Q queries computes
 // w + Q - 1 keys for each. O(d) memory a thread (bf16: a copy of the values).
+//
+// Tried: blocks of 32, 96 and 160 keys in flight are within 2 % of 64. What remains between this
+// and dense flash is the edges: at Q = 32 a causal window of 64 computes 1.48 times what it admits,
+// one of 256 1.12 times.
 #include <omp.h>
 
 #include "kernels/simd/sparse_runs.h"

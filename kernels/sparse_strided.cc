@@ -9,6 +9,9 @@
 // neighbours for one and blocks of a class for the other, and merged by log-sum-exp. The class
 // leaves out what the band has.
 //
+// strided loses where classes are short (n / stride keys): causal, window 64 and stride 64, it
+// computes 1.49 times what it admits at n = 4096, and 1.24 times at 16384.
+//
 // Papers: Child et al. 2019 (Sparse Transformer: strided, fixed), Xiao et al. 2023 (sinks).
 // Engine: simd/attend-inl.h, as in flash.
 // Cost: 2 a (d + d_v) flops, a the admitted pairs, and as many more as blocks stick out of the

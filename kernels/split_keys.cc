@@ -11,6 +11,13 @@
 // The split: blocks of keys of all heads, end to end, are cut into as many equal stretches as there
 // are threads. So at most one head ends and one begins within each stretch, the balance is even for
 // any number of heads, and the result depends on the number of threads only.
+//
+// Tried, on a Zen 4 core that reads 30 GB/s from memory and 88 from its caches:
+// - Prefetching into the first-level cache: one row 16 GB/s instead of 24, eight rows 34 GFLOP/s as
+//   without any. Into the second level, spread evenly over the arithmetic, eight rows reach 61; one
+//   row alone 19, so it is left to the hardware.
+// - One row with its query in registers, keys unrolled and every load kept apart: 14 GB/s instead
+//   of 22 to 24. Which of the three did it was not separated.
 #include <omp.h>
 
 #include <cmath>
