@@ -306,7 +306,7 @@ class Attender {
   void UpdateReference(Index keys, bool exact, float* s, const float* max) {
     const DF d;
     Block& b = *current_;
-    const VF nothing = hn::Set(d, -1e37f), minus_inf = hn::Set(d, -HUGE_VALF);
+    const VF nothing = hn::Set(d, -3e38f), minus_inf = hn::Set(d, -HUGE_VALF);
     for (int q = 0; q < kQueries; q += kLanes) {
       const VF m = hn::Load(d, max + q), low = hn::Load(d, b.low + q);
       const auto seen = hn::Gt(m, nothing);

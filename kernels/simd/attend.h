@@ -72,7 +72,7 @@ struct AttendOptions {
   int exp_degree = 5;      // of the polynomial: 3 (7.5e-5), 4 (4e-6), 5 (1.8e-7)
   bool lazy_max = true;    // move the maximum only when a score passes it by 2^16
   bool pipelining = true;  // exponentials of one block inside the products of the next
-  bool prefetch = true;    // a block's rows of q and out, all lines at once
+  bool prefetch = false;   // a block's rows of q and out, all lines at once
   // Rows that are not finite are computed anew, as the problem says. False, for outputs that are
   // parts of rows: such a row's lse is NaN, and the caller sees to it.
   bool recompute = true;
