@@ -60,7 +60,9 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, different_machines: bool = Fal
         _same_machine(old.attrs.get("environment", {}), new.attrs.get("environment", {}))
     both = pd.concat([records.summarise(old), records.summarise(new)], keys=["old", "new"])
     both["label"] = variants.labels(both.drop(columns="source"))
-    sides = {side: both.loc[side].drop_duplicates("case").set_index("case") for side in ("old", "new")}
+    sides = {
+        side: both.loc[side].drop_duplicates("case").set_index("case") for side in ("old", "new")
+    }
     common = [c for c in sides["old"].index if c in sides["new"].index]
     paired = _share_session(old, new)
     drift = 0.0 if paired else _drift(sides["old"], sides["new"], common)

@@ -338,6 +338,7 @@ def _reach(draws: np.ndarray, budget: float) -> np.ndarray:
 
 def _last_crossing(first: np.ndarray, second: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Where the curves last cross on the grid, interpolated in log n; nan where they do not."""
+
     def curve(p: np.ndarray) -> np.ndarray:
         return np.log(p[:, :1] + p[:, 1:2] * grid[None, :] ** p[:, 2:3])
 

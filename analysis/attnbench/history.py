@@ -65,14 +65,18 @@ def read(root: str | Path) -> History:
     return History(pd.concat(rows), pd.concat(kept) if kept else empty, messages)
 
 
-def draw(history: History, kernels: list[str] | None = None, width_in: float = 7.0) -> style.Drawing:
+def draw(
+    history: History, kernels: list[str] | None = None, width_in: float = 7.0
+) -> style.Drawing:
     """Time relative to the case's first run, a panel a kernel, a line a case; steps are ringed."""
     table = history.table[history.table["status"] == "ok"].copy()
     if kernels:
         table = table[table["kernel"].isin(kernels)]
     if table.empty:
         raise ValueError("--kernel: no measured case of it in these runs")
-    first = table.sort_values("run_index").groupby(["machine", "case"])["median_ns"].transform("first")
+    first = (
+        table.sort_values("run_index").groupby(["machine", "case"])["median_ns"].transform("first")
+    )
     table["relative"] = table["median_ns"] / first
     names = sorted(table["kernel"].unique())
     across = min(len(names), 3 if width_in > 5 else 1)

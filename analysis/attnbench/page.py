@@ -71,7 +71,9 @@ def render(run: Run, named: dict[str, tables.Table], folder: Path, drawn: list[s
     if named["peers"].rows:
         sections.append(("peers", "Against peers", _table(named["peers"])))
     if named["exponents"].rows and run.summary[run.time.attrs["over"]].nunique() > 1:
-        body = _table(named["exponents"]) + "".join(f"<p class=note>{_e(n)}</p>" for n in fit_notes(run))
+        body = _table(named["exponents"]) + "".join(
+            f"<p class=note>{_e(n)}</p>" for n in fit_notes(run)
+        )
         if named["crossings"].rows:
             body += "<p>Where two variants change places:</p>" + _table(named["crossings"])
         sections.append(("growth", "Growth", body + _links("tables/exponents", ("csv", "tex"))))
@@ -100,7 +102,12 @@ def themed(svg: str) -> str:
     for color, name in ((style.INK, "ink"), (style.FAINT, "faint"), (style.GRID, "grid")):
         svg = svg.replace(color, f"var(--{name})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1)
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"',
+        r"\1",
+        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1),
+        count=1,
+    )
 
 
 def _figure(figure: figures.Figure, folder: Path) -> str:

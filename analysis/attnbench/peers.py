@@ -31,7 +31,9 @@ def against_peers(
         return pd.DataFrame()
     rng = np.random.default_rng(seed)
     columns = ["source", *(c for c in _PROBLEM if c in summary)]
-    medians = records.round_medians(frame).set_index(["source", "case", "session", "round"]).sort_index()
+    medians = (
+        records.round_medians(frame).set_index(["source", "case", "session", "round"]).sort_index()
+    )
     rows = []
     for key, group in summary.groupby(columns, sort=False, dropna=False):
         own, theirs = (_fastest(group[group["host"] == "python"] if python else

@@ -42,7 +42,9 @@ def plot(
     column, name, text = COLUMNS.get(y, (y, y, lambda v: f"{v:g}"))
     for option, value in (("--x", x), ("--y", column), ("--group", group), ("--facet", facet)):
         if value is not None and value not in chosen:
-            raise ValueError(f"{option}: no column '{value}'; there are: {', '.join(map(str, chosen))}")
+            raise ValueError(
+                f"{option}: no column '{value}'; there are: {', '.join(map(str, chosen))}"
+            )
     if not pd.api.types.is_numeric_dtype(chosen[column]):
         raise ValueError(f"--y: column '{column}' holds no numbers")
     if chosen[column].notna().sum() == 0:
@@ -138,5 +140,3 @@ def main(args: argparse.Namespace) -> int:
         return 2
     print(f"Wrote {', '.join(map(str, written))} and {stem}.csv")
     return 0
-
-

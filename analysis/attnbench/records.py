@@ -134,7 +134,9 @@ def interval_of_median(
     """
     if len(rounds) < 2 and (not rounds or len(rounds[0]) < 6):
         return np.nan, np.nan
-    medians = np.stack([_resampled_medians(np.sort(r), (resamples, len(rounds)), rng) for r in rounds])
+    medians = np.stack(
+        [_resampled_medians(np.sort(r), (resamples, len(rounds)), rng) for r in rounds]
+    )
     chosen = rng.integers(len(rounds), size=(resamples, len(rounds)))
     rows, columns = np.indices(chosen.shape)
     low, high = np.percentile(np.median(medians[chosen, rows, columns], axis=1), [2.5, 97.5])

@@ -76,7 +76,9 @@ def fit_notes(run: Run) -> list[str]:
     caches = machine.cache_bytes(run.records.attrs["environment"])
     if caches:
         sizes = ", ".join(f"L{i} {bytes_text(c)}" for i, c in enumerate(caches, 1))
-        notes.append(f"Data caches of a core: {sizes}; slopes bend where a working set outgrows one.")
+        notes.append(
+            f"Data caches of a core: {sizes}; slopes bend where a working set outgrows one."
+        )
     return notes
 
 
@@ -109,7 +111,9 @@ def terminal(run: Run, every_case: bool = False) -> str:
     return "\n\n".join(parts)
 
 
-def write(run: Run, output: Path, baseline: str | None = None, processes: int | None = None) -> None:
+def write(
+    run: Run, output: Path, baseline: str | None = None, processes: int | None = None
+) -> None:
     """Writes report.html, figures/*.pdf, *.png, *.svg, *.csv and tables/*.csv, *.tex to `output`."""
     from attnbench import page
 
@@ -217,7 +221,9 @@ def main(args: argparse.Namespace) -> int:
         run = read(args.runs)
         labels = list(dict.fromkeys(run.summary["label"]))
         if args.baseline and args.baseline not in labels:
-            raise ValueError(f"--baseline: no variant '{args.baseline}'; there are: {'; '.join(labels)}")
+            raise ValueError(
+                f"--baseline: no variant '{args.baseline}'; there are: {'; '.join(labels)}"
+            )
         if args.output is None and len(args.runs) > 1 and not args.no_figures:
             raise ValueError("--output: needed for a report of several runs")
         print(terminal(run, args.all), flush=True)

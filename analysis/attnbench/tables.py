@@ -33,6 +33,7 @@ _TIED = {"queries": "keys", "v_dim": "head_dim", "kv_heads": "heads"}
 
 def size_columns(summary: pd.DataFrame) -> list[str]:
     """n and d always, the other sizes where they vary and do not just follow another."""
+
     def follows(column: str) -> bool:
         tied = _TIED.get(column)
         return tied is not None and (summary[column] == summary[tied]).all()
@@ -72,9 +73,7 @@ def digest(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.loc[kept]
 
 
-def exponents(
-    time: pd.DataFrame, memory: pd.DataFrame
-) -> Table:
+def exponents(time: pd.DataFrame, memory: pd.DataFrame) -> Table:
     """Fitted growth of time and memory, a series a row, from two tables of fit.fit_summary."""
     by, over = time.attrs["by"], time.attrs["over"]
     unit = "n" if over == "keys" else _HEADS.get(over, over)
@@ -118,7 +117,13 @@ def crossings(time: pd.DataFrame, fits: list[fit.Fit | None]) -> Table:
                 f"{found['n']:.0f} [{found['low']:.0f}, {found['high']:.0f}]",
                 "extrapolated" if found["extrapolated"] else "",
             ])  # fmt: skip
-    header = ["faster from here on", "than", *(_HEADS.get(c, c) for c in by[1:]), "n [95 %]", "note"]
+    header = [
+        "faster from here on",
+        "than",
+        *(_HEADS.get(c, c) for c in by[1:]),
+        "n [95 %]",
+        "note",
+    ]
     return Table(header, rows)
 
 

@@ -15,7 +15,9 @@ from synthetic_runs import ENVIRONMENT, record, sweep, with_gaps, write_run
 from attnbench import compare, history, records
 
 
-def run(tmp_path: Path, name: str, environment: dict[str, Any] | None = None, **changes: Any) -> Path:
+def run(
+    tmp_path: Path, name: str, environment: dict[str, Any] | None = None, **changes: Any
+) -> Path:
     settings: dict[str, Any] = {"session": name, "seed": len(name)} | changes
     return write_run(tmp_path / name, sweep(**settings), environment)
 

@@ -74,7 +74,9 @@ def test_the_table_of_gaps_holds_every_case_that_has_no_figure(frames: Frames) -
 def test_reasons_that_differ_in_their_figures_only_are_one_row(tmp_path: Path) -> None:
     lines = with_gaps([])[:1]
     for n, text in ((16384, "1.0 GiB"), (65536, "16.0 GiB")):
-        other = dict(lines[0], case=f"naive-{n}", reason=lines[0]["reason"].replace("4.0 GiB", text))
+        other = dict(
+            lines[0], case=f"naive-{n}", reason=lines[0]["reason"].replace("4.0 GiB", text)
+        )
         lines.append(other | {"problem": lines[0]["problem"] | {"keys": n, "queries": n}})
     summary = records.summarise(records.load(write_run(tmp_path / "run", lines)))
     assert list(gaps.table(summary)["cases"]) == [3]
@@ -100,7 +102,9 @@ def test_a_kernel_keeps_its_colour_whatever_else_is_drawn(frames: Frames) -> Non
 
 
 def test_thread_scaling_is_drawn_where_threads_vary(tmp_path: Path) -> None:
-    lines = [r | {"case": f"{r['case']}-{t}", "threads": t} for t in (1, 2) for r in sweep(rounds=2)]
+    lines = [
+        r | {"case": f"{r['case']}-{t}", "threads": t} for t in (1, 2) for r in sweep(rounds=2)
+    ]
     frame = records.load(write_run(tmp_path / "run", lines))
     figure = next(f for f in FIGURES if f.name == "threads")
     drawing = figures.draw(figure, frame, records.summarise(frame))

@@ -90,9 +90,7 @@ def test_two_curves_cross_where_they_should() -> None:
     rng = np.random.default_rng(2)
     n = 64.0 * 2.0 ** np.arange(8)
     dense, local = n**2, 1e3 * n  # cross at 1000
-    fits = [
-        fit.fit_rounds(n, y * np.exp(0.02 * rng.normal(size=(6, 8)))) for y in (dense, local)
-    ]
+    fits = [fit.fit_rounds(n, y * np.exp(0.02 * rng.normal(size=(6, 8)))) for y in (dense, local)]
     found = fit.crossover(*fits)
     assert found is not None and found["low"] <= 1000 <= found["high"]
     assert found["n"] == pytest.approx(1000, rel=0.1) and not found["extrapolated"]

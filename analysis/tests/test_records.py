@@ -113,7 +113,9 @@ def test_labels_name_the_mask_and_what_varies_and_nothing_else(tmp_path: Path) -
     assert set(plain["label"]) == {
         "naive", "blis_blocked", "flash", "local_window (local ±256)"
     }  # fmt: skip
-    tiles = [record("flash", 128, 64, 0, [1.0], case=f"t{t}", options={"tile": t}) for t in (32, 64)]
+    tiles = [
+        record("flash", 128, 64, 0, [1.0], case=f"t{t}", options={"tile": t}) for t in (32, 64)
+    ]
     labelled = records.summarise(records.load(write_run(tmp_path / "b", tiles)))
     assert list(labelled["label"]) == ["flash (tile=32)", "flash (tile=64)"]
 

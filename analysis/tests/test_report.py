@@ -32,7 +32,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_terminal_shows_results_exponents_and_gaps_in_100_columns(written: Path) -> None:
     shown = report.terminal(report.read([str(written)]))
     assert max(map(len, shown.splitlines())) <= 100
-    for words in ("GFLOP/s", "% ceil", "[95 %]", "n^p", "last slope", "skipped", "SIGSEGV", "error"):
+    for words in (
+        "GFLOP/s",
+        "% ceil",
+        "[95 %]",
+        "n^p",
+        "last slope",
+        "skipped",
+        "SIGSEGV",
+        "error",
+    ):
         assert words in shown
     assert "provisional" in shown
 
@@ -68,7 +77,9 @@ def test_figures_and_tables_lie_beside_the_page(written: Path) -> None:
         for suffix in (".pdf", ".png", "-column.pdf", "-column.png", ".csv"):
             assert (written / "figures" / f"{name}{suffix}").stat().st_size > 0
     latex = (written / "tables" / "results.tex").read_text()
-    assert r"\toprule" in latex and r"local\_window" in latex and "_" not in latex.replace(r"\_", "")
+    assert (
+        r"\toprule" in latex and r"local\_window" in latex and "_" not in latex.replace(r"\_", "")
+    )
     cases = pd.read_csv(written / "tables" / "results.csv")
     assert len(cases) == 45 and set(cases["status"]) >= {"ok", "skipped", "failed"}
 

@@ -12,13 +12,17 @@ import pandas as pd
 from attnbench.figures import style
 
 
-def exactness(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style.Drawing | None:
+def exactness(
+    records: pd.DataFrame, summary: pd.DataFrame, width_in: float
+) -> style.Drawing | None:
     """All cases with an error, the incorrect ones (which have no time) as crosses."""
     shown = summary[summary["error"].notna() & summary["status"].isin(["ok", "incorrect"])].copy()
     if shown.empty:
         return None
     shown["ns_per_gflop"] = 1e9 / shown["gflops"].where(shown["status"] == "ok")
-    order = shown.groupby("label")["ns_per_gflop"].median().sort_values(ascending=False).index.to_list()
+    order = (
+        shown.groupby("label")["ns_per_gflop"].median().sort_values(ascending=False).index.to_list()
+    )
     order += [label for label in dict.fromkeys(shown["label"]) if label not in order]
     figure, axes = style.canvas(width_in, 1, 2, 0.7 + 0.19 * len(order), sharey=True)
     left, right = axes[0]
@@ -30,8 +34,12 @@ def exactness(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> 
         left.plot(good["ns_per_gflop"], [row] * len(good), **dots)
         # An exact zero has no place on a log axis: it stands at the left edge.
         right.plot(good["error"].clip(lower=1e-9), [row] * len(good), **dots)
-        right.plot(own["tolerance"], [row] * len(own), color=style.FAINT, marker="|", ls="none", ms=6)
-        right.plot(wrong["error"], [row] * len(wrong), color=mark.color, marker="x", ls="none", ms=5)
+        right.plot(
+            own["tolerance"], [row] * len(own), color=style.FAINT, marker="|", ls="none", ms=6
+        )
+        right.plot(
+            wrong["error"], [row] * len(wrong), color=mark.color, marker="x", ls="none", ms=5
+        )
     for panel in (left, right):
         panel.set_xscale("log")
         panel.set_ylim(-0.6, len(order) - 0.4)

@@ -51,7 +51,9 @@ def gaps(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style
     blocks = []
     for _, row in data.iterrows():
         cells = (row["label"], row["status"], f"{row['cases']}: {row['sizes']}", row["reason"])
-        blocks.append([textwrap.wrap(c, max(w - 2, 6)) or [""] for c, w in zip(cells, widths, strict=True)])
+        blocks.append(
+            [textwrap.wrap(c, max(w - 2, 6)) or [""] for c, w in zip(cells, widths, strict=True)]
+        )
     lines = sum(max(map(len, b)) for b in blocks) + 0.45 * len(blocks) + 1.6
     step = size * 1.3 / 72
     figure, axes = style.canvas(width_in, 1, 1, lines * step + 0.08)

@@ -92,7 +92,9 @@ def _with_predictions(
 ) -> pd.DataFrame:  # fmt: skip
     """The points with `value`, `low`, `high` and `drawn_as`: measured, predicted or lost."""
     table, fits = fit.fit_summary(records, shown, quantity, over, resamples=1)
-    known = {tuple(row[c] for c in by): f for (_, row), f in zip(table.iterrows(), fits, strict=True)}
+    known = {
+        tuple(row[c] for c in by): f for (_, row), f in zip(table.iterrows(), fits, strict=True)
+    }
     data = shown.copy()
     if quantity == "memory":
         data[value] = data[value].where(data[value] != 0, PAGE_BYTES)

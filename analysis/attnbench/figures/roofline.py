@@ -28,7 +28,9 @@ def bandwidths(records: pd.DataFrame, threads: int) -> dict[str, float]:
 
 def roofline(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style.Drawing | None:
     """All measured cases; a line joins one variant's sizes, the largest is filled."""
-    good = summary[(summary["status"] == "ok") & (summary["gflops"] > 0) & (summary["intensity"] > 0)]
+    good = summary[
+        (summary["status"] == "ok") & (summary["gflops"] > 0) & (summary["intensity"] > 0)
+    ]
     if good.empty or good["ceiling_gflops"].isna().all():
         return None
     figure, axes = style.canvas(width_in, 1, 1, 3.2 if width_in > 5 else 2.6)

@@ -35,7 +35,9 @@ def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
         table = table.reindex(index=dims, columns=keys)
         status = own.pivot(index="head_dim", columns="keys", values="status")
         status = status.reindex(index=dims, columns=keys)
-        image = panel.imshow(table, origin="lower", aspect="auto", cmap="cividis", vmin=0, vmax=peak)
+        image = panel.imshow(
+            table, origin="lower", aspect="auto", cmap="cividis", vmin=0, vmax=peak
+        )
         for (y, x), value in np.ndenumerate(table.to_numpy(float)):
             if np.isfinite(value):
                 color = "#ffffff" if value < 0.6 * peak else "#000000"
@@ -58,7 +60,9 @@ def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
             panel.tick_params(labelbottom=True)
     for i in range(len(labels), across * down):
         axes[i // across][i % across].set_axis_off()
-    bar = figure.colorbar(image, ax=axes, shrink=min(1, 1.1 / figure.get_figheight() + 0.3), pad=0.01, aspect=16)
+    bar = figure.colorbar(
+        image, ax=axes, shrink=min(1, 1.1 / figure.get_figheight() + 0.3), pad=0.01, aspect=16
+    )
     bar.set_label("GFLOP/s")
     bar.outline.set_visible(False)
     data = shown[["label", "keys", "head_dim", "heads", "status", "gflops", "fraction_of_ceiling"]]

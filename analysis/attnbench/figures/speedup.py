@@ -52,7 +52,10 @@ def ratios(summary: pd.DataFrame, baseline: str) -> pd.DataFrame:
     reach = np.exp(np.sqrt(spread("") ** 2 + spread("_base") ** 2))
     same = joined["label"] == baseline
     reach = reach.where(~same, 1.0)
-    joined["speedup_low"], joined["speedup_high"] = joined["speedup"] / reach, joined["speedup"] * reach
+    joined["speedup_low"], joined["speedup_high"] = (
+        joined["speedup"] / reach,
+        joined["speedup"] * reach,
+    )
     problems = [(mask_label(r), r["score"]) for _, r in joined.iterrows()]
     first = base.iloc[0] if len(base) else None
     mine = None if first is None else (mask_label(first), first["score"])

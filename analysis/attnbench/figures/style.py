@@ -212,7 +212,9 @@ def facet_keys(frame: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]
     """The distinct levels of `columns`, ascending; one empty key where there are no columns."""
     if not columns:
         return [()]
-    return list(frame[columns].drop_duplicates().sort_values(columns).itertuples(index=False, name=None))
+    return list(
+        frame[columns].drop_duplicates().sort_values(columns).itertuples(index=False, name=None)
+    )
 
 
 def facet(frame: pd.DataFrame, columns: list[str], key: tuple[Any, ...]) -> pd.DataFrame:

@@ -38,7 +38,9 @@ def threads(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> st
     marks = style.marks(named)
     for base, own in named.groupby("label", sort=False):
         mark = marks[base]
-        panel.plot(own["threads"], own["speedup"], color=mark.color, marker=mark.marker, ls=mark.dash)
+        panel.plot(
+            own["threads"], own["speedup"], color=mark.color, marker=mark.marker, ls=mark.dash
+        )
     panel.set_xticks(counts, counts)
     panel.set_xlabel("threads")
     panel.set_ylabel(f"speed-up over {counts[0]} thread{'s' if counts[0] > 1 else ''}")
