@@ -29,7 +29,10 @@ NATIVE = {
 }
 PYTHON = {
     "report": ("attnbench.report", "DIR...  table, exponents, report.html and figures of a run"),
-    "plot": ("attnbench.plot", "DIR... --x keys --y time  any column of the records against any other"),
+    "plot": (
+        "attnbench.plot",
+        "DIR... --x keys --y time  any column of the records against any other",
+    ),
     "compare": ("attnbench.compare", "OLD NEW  what became faster or slower between two runs"),
     "history": ("attnbench.history", "DIR  how a folder's runs moved over time"),
     "show": ("attnbench.show", '"SENTENCE"  attention of a real model as heatmap and graph'),
