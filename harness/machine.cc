@@ -257,9 +257,12 @@ json DescribeEnvironment(int argc, char** argv, std::uint64_t seed) {
   std::ostringstream openmp;
   openmp << _OPENMP;
   const unsigned hwloc = hwloc_get_api_version();
+  std::vector<std::string> arguments(argv, argv + argc);
+  if (argc > 0)  // where it is installed says nothing about the run
+    arguments[0] = arguments[0].substr(arguments[0].rfind('/') + 1);
   return {
       {"started", IsoTime()},
-      {"argv", std::vector<std::string>(argv, argv + argc)},
+      {"argv", arguments},
       {"seed", seed},
       {"machine", MachineName()},
       {"cpu",

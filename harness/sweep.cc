@@ -9,6 +9,7 @@
 
 #include "harness/guards.h"
 #include "harness/machine.h"
+#include "harness/process.h"
 #include "harness/progress.h"
 #include "harness/record.h"
 #include "harness/run_directory.h"
@@ -321,6 +322,7 @@ int RunSweep(const SweepRequest& request) {
     PrintPlan(plan);
     return 0;
   }
+  CatchInterrupts();  // from the first write on
   RunDirectory directory =
       request.resume.empty() ? CreateRun(request, &plan) : ResumeRun(request, &plan);
   int status;

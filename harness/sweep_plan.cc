@@ -3,7 +3,9 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <set>
 
+#include "harness/ceilings.h"
 #include "harness/guards.h"
 #include "harness/machine.h"
 #include "harness/progress.h"
@@ -119,10 +121,13 @@ RunDirectory CreateRun(const SweepRequest& request, SweepPlan* plan) {
                     {"plugins", plan->plugins},
                     {"shard", {request.shard, request.shards}},
                     {"cases", cases}};
+  json environment = DescribeEnvironment(request.argc, request.argv, plan->settings.seed);
+  std::set<int> threads;
+  for (const Planned& planned : plan->cases) threads.insert(planned.c.threads);
+  // The machine's roofs, for the roofline; a record's own ceiling is probed beside its case.
+  environment["ceilings"] = PeakTable({threads.begin(), threads.end()});
   directory.Write("experiment.toml", plan->text);
-  directory.Write(
-      "environment.json",
-      DescribeEnvironment(request.argc, request.argv, plan->settings.seed).dump(2) + "\n");
+  directory.Write("environment.json", environment.dump(2) + "\n");
   directory.Write("run.json", run.dump() + "\n");  // last: a folder with it is whole
   return directory;
 }
