@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    # A background shell starts us with SIGINT ignored, and children would inherit that: tests of
+    # interrupts would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ctest = ["ctest", "--test-dir", str(ROOT / "build" / "release"), "--output-on-failure"]
     ctest += ["--no-tests=error", "-j", str(len(os.sched_getaffinity(0)))]
     pytest = [sys.executable, "-m", "pytest", "--rootdir", str(ROOT)]
