@@ -36,8 +36,6 @@ using BF16 = hwy::bfloat16_t;
 using DBF = hn::ScalableTag<BF16>;
 using VBF = hn::Vec<DBF>;
 constexpr float kNegInf = -std::numeric_limits<float>::infinity();
-// Rows of a block: four share each vector of K and V and still leave registers for both.
-constexpr int kMaxRows = 4;
 
 // Keeps a loaded vector in a register. The compiler would rather load it again as an operand of
 // each multiply-add, and loads are what a core has least of (Zen 4: one of 512 bits a cycle):
