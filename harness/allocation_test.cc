@@ -60,8 +60,8 @@ namespace {
 
 long AllocationsIn(const Kernel& kernel, const Problem& p, int threads) {
   const Options options(kernel.options);
-  const OwnedInputs inputs = OwnedInputs::Make(p, {}, 1);
-  const OwnedOutput output(p, kernel.provides);
+  const OwnedInputs inputs = OwnedInputs::Make(kernel, options, p, {}, 1);
+  const OwnedOutput output(p, kernel.layer ? 0 : kernel.provides);  // a layer's weights are copies
   const Buffer workspace(kernel.workspace ? kernel.workspace(p, options, threads) : 0);
   const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
   Context context{
@@ -73,7 +73,7 @@ long AllocationsIn(const Kernel& kernel, const Problem& p, int threads) {
   }
   kernel.run(p, inputs.view(), output.view(), context);  // starts the thread pool
   // A pool for two threads is full only after both have been in BLIS at once, which chance decides.
-  const int attempts = kernel.name == "blis_blocked" ? 50 : 1;
+  const int attempts = kernel.name == "blis_blocked" || kernel.layer ? 50 : 1;
   for (int attempt = 0; attempt < attempts; ++attempt) {
     allocations = 0;
     counting = true;
@@ -118,6 +118,17 @@ TEST(Allocation, NoKernelAllocatesInRun) {
                 << " queries, " << threads << " threads";
           }
   }
+}
+
+TEST(Allocation, NoLayerAllocatesInRun) {
+  for (const Kernel* layer : Layers())
+    for (int threads : {1, 2}) {
+      Problem p;
+      p.queries = 150, p.layer.d_model = 64;
+      p.layer.width = layer->name == "convolution" ? 3 : 0;
+      p.Resolve();
+      EXPECT_EQ(AllocationsIn(*layer, p, threads), 0) << layer->name << " " << threads;
+    }
 }
 
 }  // namespace

@@ -70,7 +70,8 @@ Setter Named(Enum& (*at)(Case*)) {
     const auto* name = std::get_if<std::string>(&value);
     if (name && Parse(*name, &at(c))) return "";
     std::string known;
-    for (int i = 0; i < 3 + 3 * !std::is_same_v<Enum, DType>; ++i)
+    constexpr int kNames = std::is_same_v<Enum, DType> ? 3 : std::is_same_v<Enum, Encoding> ? 5 : 6;
+    for (int i = 0; i < kNames; ++i)
       known += (i ? ", " : "") + std::string(Name(static_cast<Enum>(i)));
     return "unknown name '" + Text(value) + "' (known: " + known + ")";
   };
@@ -91,6 +92,24 @@ std::string SetCache(const Value& value, Case* c) {
   return "";
 }
 
+// A layer is known by its name: saying so makes the file plainer.
+std::string SetKind(const Value& value, Case* c) {
+  if (Text(value) != "attention" && Text(value) != "layer")
+    return "must be 'attention' or 'layer', is '" + Text(value) + "'";
+  c->kind = Text(value);
+  return "";
+}
+
+std::string SetInnerKernel(const Value& value, Case* c) {
+  const auto* name = std::get_if<std::string>(&value);
+  if (!name) return "must be the name of a kernel, is '" + Text(value) + "'";
+  const Kernel* kernel = FindKernel(*name);
+  if (*name != LayerShape::kAuto && (!kernel || kernel->layer))
+    return "must be 'auto' or an attention kernel, is '" + *name + "'";
+  c->problem.layer.attention = *name;
+  return "";
+}
+
 std::string SetDType(const Value& value, Case* c) {
   const Setter set = Named<DType>([](Case* k) -> DType& { return k->problem.dtype; });
   std::string error = set(value, c);
@@ -106,6 +125,7 @@ struct Field {
 
 const std::vector<Field>& Fields() {
   static const std::vector<Field> fields = {
+      {"kind", SetKind},
       {"batch", Integer(1, [](Case* c) -> Index& { return c->problem.batch; })},
       {"heads", Integer(1, [](Case* c) -> Index& { return c->problem.heads; })},
       {"kv_heads", Integer(1, [](Case* c) -> Index& { return c->problem.kv_heads; })},
@@ -113,6 +133,12 @@ const std::vector<Field>& Fields() {
       {"keys", Integer(1, [](Case* c) -> Index& { return c->problem.keys; })},
       {"head_dim", Integer(1, [](Case* c) -> Index& { return c->problem.head_dim; })},
       {"v_dim", Integer(1, [](Case* c) -> Index& { return c->problem.v_dim; })},
+      {"d_model", Integer(1, [](Case* c) -> Index& { return c->problem.layer.d_model; })},
+      {"d_out", Integer(1, [](Case* c) -> Index& { return c->problem.layer.d_out; })},
+      {"width", Integer(1, [](Case* c) -> Index& { return c->problem.layer.width; })},
+      {"encoding", Named<Encoding>([](Case* c) -> Encoding& { return c->problem.layer.encoding; })},
+      {"cross", Boolean([](Case* c) -> bool& { return c->problem.layer.cross; })},
+      {"attention", SetInnerKernel},
       {"hidden", Integer(1, [](Case* c) -> Index& { return c->problem.hidden; })},
       {"dtype", SetDType},
       {"out_dtype", Named<DType>([](Case* c) -> DType& { return c->problem.out_dtype; })},

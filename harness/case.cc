@@ -112,6 +112,14 @@ json ToJson(const Problem& p) {
                       {"query_step", p.positions.query_step},
                       {"key_origin", p.positions.key_origin},
                       {"key_step", p.positions.key_step}};
+  if (p.layer) {
+    j["d_model"] = p.layer.d_model;
+    j["d_out"] = p.layer.d_out;
+    j["width"] = p.layer.width;
+    j["encoding"] = Name(p.layer.encoding);
+    j["cross"] = p.layer.cross;
+    j["attention"] = p.layer.attention;
+  }
   return j;
 }
 
@@ -142,6 +150,12 @@ std::string FromJson(const json& j, Problem* problem) {
       Read(*it, "key_origin", &p.positions.key_origin);
       Read(*it, "key_step", &p.positions.key_step);
     }
+    Read(j, "d_model", &p.layer.d_model);
+    Read(j, "d_out", &p.layer.d_out);
+    Read(j, "width", &p.layer.width);
+    ReadName(j, "encoding", &p.layer.encoding);
+    Read(j, "cross", &p.layer.cross);
+    Read(j, "attention", &p.layer.attention);
     p.Resolve();
     *problem = p;
     return p.Invalid();
@@ -199,8 +213,11 @@ std::string Hash(const Case& c) {
 std::string ProblemHash(const Case& c) {
   json j = ToJson(c);
   j["input"].erase("file");
-  j.erase("kernel");
   j.erase("options");
+  if (c.kind == "layer")  // each layer is a problem of its own; what computes its attention is not
+    j["problem"].erase("attention");
+  else
+    j.erase("kernel");
   return HashText(j.dump());
 }
 

@@ -27,7 +27,7 @@ struct InputSpec {
 
 struct Case {
   std::string kernel;
-  std::string kind = "attention";
+  std::string kind = "attention";        // or "layer": the problem has a LayerShape
   std::map<std::string, Index> options;  // all of the kernel's options, resolved
   Problem problem;                       // resolved
   InputSpec input;
@@ -50,7 +50,8 @@ std::string HashText(const std::string& text);
 // Of the canonical JSON, without the input file's path: its content counts, not where it lies.
 std::string Hash(const Case& c);
 // The same for all kernels and options that solve one problem on one input in one way: what
-// isolation = "problem" shares a child process over, and what ratios are taken within.
+// isolation = "problem" shares a child process over, and what ratios are taken within. A layer's
+// name is part of its problem.
 std::string ProblemHash(const Case& c);
 
 // The options of a case for a kernel. Empty, or what is wrong.

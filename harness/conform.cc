@@ -8,7 +8,7 @@
 #include <sstream>
 #include <tuple>
 
-#include "kernels/contract/oracle.h"
+#include "kernels/layers/layer.h"
 
 namespace attnbench {
 namespace {
@@ -59,18 +59,18 @@ void SortUnique(std::vector<Row>* rows) {
 // Every (batch, head) at least once; first and last query, the edges of common tiles, the rest
 // at random.
 std::vector<Row> SampleRows(const Problem& p, Index wanted, std::uint64_t seed) {
-  const Index pairs = p.batch * p.heads, total = pairs * p.queries;
+  const Index heads = p.out_heads(), pairs = p.batch * heads, total = pairs * p.queries;
   std::vector<Row> rows;
   if (wanted == 0 || wanted >= total) {
     for (Index r = 0; r < total; ++r)
-      rows.push_back({r / (p.heads * p.queries), r / p.queries % p.heads, r % p.queries});
+      rows.push_back({r / (heads * p.queries), r / p.queries % heads, r % p.queries});
     return rows;
   }
   Random random(seed);
   Index pair = random.Below(pairs);
   const auto add = [&](Index query) {
     if (query < 0 || query >= p.queries) return;
-    rows.push_back({pair / p.heads, pair % p.heads, query});
+    rows.push_back({pair / heads, pair % heads, query});
     pair = (pair + 1) % pairs;
   };
   for (Index edge : {0, 1, 15, 16, 31, 32, 63, 64, 65, 127, 128, 129, 255, 256}) add(edge);
@@ -108,12 +108,12 @@ bool Is(const T* element) {  // still the pattern?
 // with non-finite elements are handed on, for the oracle to say whether they should be.
 template <class T>
 std::string Scan(const char* what, const Tensor& t, const Buffer& buffer, const Problem& p,
-                 Index columns, std::vector<Row>* suspicious) {
+                 Index heads, Index columns, std::vector<Row>* suspicious) {
   Index unwritten = 0;
   Row first{};
   std::vector<Row> found;
   for (Index b = 0; b < p.batch; ++b)
-    for (Index h = 0; h < p.heads; ++h)
+    for (Index h = 0; h < heads; ++h)
       for (Index i = 0; i < p.queries; ++i) {
         const T* row = t.Row<T>(b, h, i);
         bool finite = true;
@@ -121,7 +121,7 @@ std::string Scan(const char* what, const Tensor& t, const Buffer& buffer, const 
           if (Is(row + c) && ++unwritten == 1) first = {b, h, i};
           finite &= std::isfinite(ToFloat(row[c]));
         }
-        if (!finite && found.size() < 64) found.push_back({b, h, i});
+        if (!finite && found.size() < 64) found.push_back({b, h % p.out_heads(), i});
       }
   if (unwritten > 0)
     return std::string(what) + ": " + std::to_string(unwritten) +
@@ -129,7 +129,7 @@ std::string Scan(const char* what, const Tensor& t, const Buffer& buffer, const 
   const Index elements = static_cast<Index>(buffer.size() / sizeof(T));
   Index untouched = 0;
   for (Index e = 0; e < elements; ++e) untouched += Is(buffer.as<T>() + e);
-  if (untouched != elements - p.batch * p.heads * p.queries * columns)
+  if (untouched != elements - p.batch * heads * p.queries * columns)
     return std::string(what) + ": written beyond its rows (padding touched)";
   suspicious->insert(suspicious->end(), found.begin(), found.end());
   return "";
@@ -139,6 +139,7 @@ std::string Scan(const char* what, const Tensor& t, const Buffer& buffer, const 
 struct Totals {
   double max_logit = 0;
   double error = 0, naive_error = 0;  // absolute, of out
+  double max_out = 0;                 // of the oracle
   double difference2 = 0, oracle2 = 0;
   double lse_error = 0, naive_lse_error = 0, max_lse = 0;
   double weights_error = 0, naive_weights_error = 0;
@@ -148,6 +149,7 @@ struct Totals {
   void Merge(const Totals& o) {
     max_logit = std::max(max_logit, o.max_logit);
     naive_error = std::max(naive_error, o.naive_error);
+    max_out = std::max(max_out, o.max_out);
     if (o.error > error) error = o.error, worst = o.worst;
     difference2 += o.difference2, oracle2 += o.oracle2;
     naive_lse_error = std::max(naive_lse_error, o.naive_lse_error);
@@ -161,9 +163,7 @@ struct Totals {
 };
 
 void CompareRow(const Problem& p, const Inputs& in, const Output& out, const Row& at,
-                OracleRow<double>* oracle, OracleRow<float>* naive, Totals* totals) {
-  EvaluateRow(p, in, at.batch, at.head, at.query, oracle);
-  EvaluateRow(p, in, at.batch, at.head, at.query, naive);
+                const OracleRow<double>* oracle, const OracleRow<float>* naive, Totals* totals) {
   totals->max_logit = std::max(totals->max_logit, oracle->max_abs_logit);
   // Folds one number in; false when it is finite where the oracle is not, or the other way round.
   const auto fold = [](double got, double want, double naive_got, double* error,
@@ -183,11 +183,12 @@ void CompareRow(const Problem& p, const Inputs& in, const Output& out, const Row
 
   const ConstTensor o = out.out, weights = out.weights;
   double error = 0;
-  for (Index c = 0; c < p.v_dim; ++c) {
+  for (Index c = 0; c < p.out_columns(); ++c) {
     const double got = o.At(at.batch, at.head, at.query, c), want = oracle->out[c];
     if (!fold(got, want, naive->out[c], &error, &totals->naive_error))
       mismatch("out[" + std::to_string(c) + "]", got, want);
     if (!std::isfinite(want) || !std::isfinite(got)) continue;
+    totals->max_out = std::max(totals->max_out, std::abs(want));
     totals->difference2 += (got - want) * (got - want);
     totals->oracle2 += want * want;
   }
@@ -205,34 +206,65 @@ void CompareRow(const Problem& p, const Inputs& in, const Output& out, const Row
   }
   if (out.weights) {
     double weights_error = 0;
-    for (Index j = 0; j < p.keys; ++j) {
-      const double got = weights.At(at.batch, at.head, at.query, j);
-      if (!fold(got, oracle->weights[j], naive->weights[j], &weights_error,
+    const Index heads = p.heads / p.out_heads();  // a layer's row has those of all its heads
+    for (Index w = 0; w < heads * p.keys; ++w) {
+      const Index j = w % p.keys;
+      const double got = weights.At(at.batch, at.head + w / p.keys, at.query, j);
+      if (!fold(got, oracle->weights[w], naive->weights[w], &weights_error,
                 &totals->naive_weights_error) ||
-          (oracle->weights[j] == 0 && !p.Admits(at.query, j) && !in.centers && got != 0))
-        mismatch("weights[" + std::to_string(j) + "]", got, oracle->weights[j]);
+          (oracle->weights[w] == 0 && !p.Admits(at.query, j) && !in.centers && got != 0))
+        mismatch("weights[" + std::to_string(j) + "]", got, oracle->weights[w]);
     }
     if (weights_error > totals->weights_error)
       totals->weights_error = weights_error, totals->worst_weights = at;
   }
 }
 
-Verdict Compare(const Problem& p, const Inputs& in, const Output& out, const std::vector<Row>& rows,
-                int threads) {
+// A layer's rows of Y, by its own oracle.
+template <class Real>
+std::vector<OracleRow<Real>> LayerRows(const LayerOracle<Real>& oracle, const Problem& p,
+                                       const Options& options, const Inputs& in,
+                                       const std::vector<Row>& rows) {
+  std::vector<LayerRow> wanted;
+  for (const Row& row : rows) wanted.push_back({row.batch, row.query});
+  std::vector<OracleRow<Real>> results;
+  oracle(p, options, in, wanted, &results);
+  return results;
+}
+
+Verdict Compare(const Kernel& kernel, const Problem& p, const Options& options, const Inputs& in,
+                const Output& out, const std::vector<Row>& rows, int threads) {
   Totals totals;
   const Index count = std::ssize(rows);
+  std::vector<OracleRow<double>> exact;
+  std::vector<OracleRow<float>> inexact;
+  if (kernel.layer) {
+    exact = LayerRows(kernel.layer->exact, p, options, in, rows);
+    inexact = LayerRows(kernel.layer->naive, p, options, in, rows);
+  }
 #pragma omp parallel num_threads(threads)
   {
     Totals mine;
     OracleRow<double> oracle;
     OracleRow<float> naive;
 #pragma omp for schedule(dynamic)
-    for (Index r = 0; r < count; ++r) CompareRow(p, in, out, rows[r], &oracle, &naive, &mine);
+    for (Index r = 0; r < count; ++r) {
+      if (kernel.layer) {
+        CompareRow(p, in, out, rows[r], &exact[r], &inexact[r], &mine);
+        continue;
+      }
+      EvaluateRow(p, in, rows[r].batch, rows[r].head, rows[r].query, &oracle);
+      EvaluateRow(p, in, rows[r].batch, rows[r].head, rows[r].query, &naive);
+      CompareRow(p, in, out, rows[r], &oracle, &naive, &mine);
+    }
 #pragma omp critical
     totals.Merge(mine);
   }
 
-  const double max_v = MaxAbs(in.v, p.batch, p.kv_heads, p.keys, p.v_dim, in.key_lengths);
+  // What an output is a mean of; a layer's, as large as it is.
+  const double max_v = kernel.layer
+                           ? (totals.max_out > 0 ? totals.max_out : 1)
+                           : MaxAbs(in.v, p.batch, p.kv_heads, p.keys, p.v_dim, in.key_lengths);
   const Rule rule = RuleOf(p.dtype, p.out_dtype);
   const double from_logits = rule.logit * totals.max_logit;
   Verdict verdict;
@@ -315,11 +347,14 @@ Verdict Check(const Kernel& kernel, const Problem& p, const Options& options, co
   std::vector<Row> suspicious;
   std::string damage;
   if (p.out_dtype == DType::kBF16)
-    damage = Scan<BFloat16>("out", out.out, output.out_buffer(), p, p.v_dim, &suspicious);
+    damage = Scan<BFloat16>("out", out.out, output.out_buffer(), p, p.out_heads(), p.out_columns(),
+                            &suspicious);
   else if (p.out_dtype == DType::kF32)
-    damage = Scan<float>("out", out.out, output.out_buffer(), p, p.v_dim, &suspicious);
+    damage = Scan<float>("out", out.out, output.out_buffer(), p, p.out_heads(), p.out_columns(),
+                         &suspicious);
   if (damage.empty() && out.weights)
-    damage = Scan<float>("weights", out.weights, output.weights_buffer(), p, p.keys, &suspicious);
+    damage = Scan<float>("weights", out.weights, output.weights_buffer(), p, p.heads, p.keys,
+                         &suspicious);
   if (out.lse)
     for (Index r = 0; r < p.batch * p.heads * p.queries && damage.empty(); ++r)
       if (Is(out.lse + r)) damage = "lse: row " + std::to_string(r) + " left unwritten";
@@ -328,7 +363,7 @@ Verdict Check(const Kernel& kernel, const Problem& p, const Options& options, co
   std::vector<Row> rows = SampleRows(judged, settings.rows, settings.seed);
   rows.insert(rows.end(), suspicious.begin(), suspicious.end());
   SortUnique(&rows);
-  return Compare(judged, in, out, rows, settings.threads);
+  return Compare(kernel, judged, options, in, out, rows, settings.threads);
 }
 
 }  // namespace attnbench

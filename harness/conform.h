@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one comparison with the oracle: the tests and every timing go through Check().
 //
-// The rule: error = max|out - oracle| / max|v| must not exceed
+// The rule: error = max|out - oracle| / max|v| (of a layer: / max|oracle|) must not exceed
 //   2 * (error of the same-dtype naive evaluation over the same rows) + floor + c*eps*max|logit|,
 // and before that: no sentinel beside outputs or workspace is touched, every output element is
 // written, and the output is finite exactly where the oracle is.
@@ -77,6 +77,11 @@ std::vector<std::string> EdgeGroups();
 std::vector<EdgeCase> EdgeCases(const std::string& group);
 // A random valid problem of moderate size: anything that the contract can express.
 EdgeCase FuzzCase(std::uint64_t seed);
+// The same for layers, chosen and random; any attention kernel stands inside.
+std::vector<EdgeCase> LayerCases();
+EdgeCase FuzzLayerCase(std::uint64_t seed);
+// What a layer that does not attend can make of a layer's case.
+std::vector<EdgeCase> WithoutAttention(const EdgeCase& layer_case);
 // "70x90,d=64,local,window=5,causal": what is special about a problem.
 std::string Label(const Problem& problem);
 std::shared_ptr<const TileList> RandomTiles(Index queries, Index keys, Index query_tile,

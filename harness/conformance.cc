@@ -10,9 +10,10 @@
 namespace attnbench {
 namespace {
 
-OwnedInputs MakeInputs(const EdgeCase& c) {
+OwnedInputs MakeInputs(const Kernel& kernel, const EdgeCase& c) {
   const Problem& p = c.problem;
-  OwnedInputs inputs = OwnedInputs::Make(p, c.input, c.seed, c.layout);
+  OwnedInputs inputs =
+      OwnedInputs::Make(kernel, Options(kernel.options), p, c.input, c.seed, c.layout);
   if (c.empty_batch) inputs.SetKeyLength(0, 0);
   if (c.alias_kv) inputs.view().v = inputs.view().k;
   if (c.poison != 0) {
@@ -31,7 +32,7 @@ OwnedInputs MakeInputs(const EdgeCase& c) {
 // Empty, or what is wrong.
 std::string RunOne(const Kernel& kernel, const EdgeCase& c, int threads) {
   const Options options(kernel.options);
-  const OwnedInputs inputs = MakeInputs(c);
+  const OwnedInputs inputs = MakeInputs(kernel, c);
   CheckSettings settings{.rows = 0, .seed = c.seed, .threads = threads};
   const Problem& p = c.problem;
   // All rows as long as that costs the oracle little.
@@ -42,7 +43,8 @@ std::string RunOne(const Kernel& kernel, const EdgeCase& c, int threads) {
   settings.out_layout = c.layout;
   const Verdict verdict = Check(kernel, p, options, inputs.view(), settings);
   if (!verdict.ok) return verdict.reason;
-  if (kernel.executed && kernel.executed(p, options).flops < 0.999 * p.Useful().flops)
+  if (kernel.executed &&
+      kernel.executed(p, options).flops < 0.999 * UsefulOf(kernel, p, options).flops)
     return "executed: fewer flops than the useful ones";
   return "";
 }
@@ -53,6 +55,12 @@ EdgeCase NearestServed(const Kernel& kernel, const EdgeCase& c) {
   const Options options(kernel.options);
   if (!kernel.refuse || kernel.refuse(c.problem, options).empty()) return c;
   std::vector<EdgeCase> near;
+  if (c.problem.layer) {
+    near = WithoutAttention(c);
+    for (const EdgeCase& other : near)
+      if (kernel.refuse(other.problem, options).empty()) return other;
+    return c;
+  }
   if (c.problem.score == Score::kScaledDot) {
     near.push_back(c);
     near.back().problem.score = Score::kDot;  // keeps the scale, and with it the logits
@@ -121,22 +129,29 @@ int RunConformance(const ConformanceSettings& settings, std::ostream& out) {
     }
     kernels.push_back(kernel);
   }
-  if (kernels.empty()) kernels = Kernels();
+  if (kernels.empty()) {
+    kernels = Kernels();
+    for (const Kernel* layer : Layers()) kernels.push_back(layer);
+  }
 
-  std::vector<EdgeCase> cases;
+  std::vector<EdgeCase> cases, layer_cases = LayerCases();
   for (const std::string& group : EdgeGroups())
     for (EdgeCase& c : EdgeCases(group)) cases.push_back(std::move(c));
   const std::uint64_t seed =
       settings.fuzz_seed ? settings.fuzz_seed
                          : static_cast<std::uint64_t>(
                                std::chrono::system_clock::now().time_since_epoch().count() / 1000);
-  for (Index i = 0; i < settings.fuzz_cases; ++i) cases.push_back(FuzzCase(seed + i));
-  out << cases.size() << " cases a kernel, " << settings.fuzz_cases << " of them fuzzed from seed "
-      << seed << "\n";
+  for (Index i = 0; i < settings.fuzz_cases; ++i) {
+    cases.push_back(FuzzCase(seed + i));
+    layer_cases.push_back(FuzzLayerCase(seed + i));
+  }
+  out << cases.size() << " cases a kernel, " << layer_cases.size() << " a layer, "
+      << settings.fuzz_cases << " of them fuzzed from seed " << seed << "\n";
 
   bool failed = false;
   for (const Kernel* kernel : kernels) {
-    const Conformance result = Conform(*kernel, cases, settings.threads);
+    const Conformance result =
+        Conform(*kernel, kernel->layer ? layer_cases : cases, settings.threads);
     const bool useless = result.passed == 0 && !result.unavailable;
     failed |= useless || !result.failures.empty();
     out << (useless || !result.failures.empty() ? "FAIL " : "ok   ") << kernel->name << ": "

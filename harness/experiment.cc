@@ -35,6 +35,7 @@ void CheckKernel(const std::string& name, const std::string& where) {
   std::string known;
   for (const Kernel* kernel : Kernels())
     known += (known.empty() ? "" : ", ") + std::string(kernel->name);
+  for (const Kernel* layer : Layers()) known += ", " + std::string(layer->name);
   for (const std::string& peer : Peers()) known += ", " + peer;
   throw UserError(where + (where.starts_with("-k") ? ": " : ": name: ") + "unknown kernel '" +
                   name + "' (known: " + known + ")");
@@ -86,12 +87,36 @@ std::string UnusedMaskField(const Mask& mask, const std::vector<Axis>& axes) {
 }
 
 // No kernel can run what does not fit as tensors: a slip of the user's, not a result.
-std::string Oversized(const Problem& problem) {
-  const double bytes = TensorBytes(problem), limit = static_cast<double>(MemoryLimitBytes());
+std::string Oversized(const Case& c) {
+  const Kernel* kernel = FindKernel(c.kernel);
+  const Problem& problem = c.problem;
+  Options options;
+  if (kernel) ResolveOptions(c, *kernel, &options);
+  const double bytes = TensorBytes(kernel, problem, options);
+  const double limit = static_cast<double>(MemoryLimitBytes());
   if (bytes <= limit) return "";
   return std::string(problem.keys >= problem.queries ? "keys" : "queries") +
          ": the tensors alone take " + FormatBytes(bytes) + ", the machine has " +
          FormatBytes(limit);
+}
+
+// Sizes that must be given, and the kind against the registry's; sets the kind. Empty, or what is
+// wrong, beginning with the field's name.
+std::string Unfit(const Kernel* kernel, const std::vector<Axis>& axes, Case* c) {
+  const bool layer = kernel && kernel->layer;
+  const std::string name = "'" + c->kernel + "'";
+  if (Find(axes, "kind") && layer != (c->kind == "layer"))
+    return "kind: " + name + (layer ? " is a layer" : " is an attention kernel");
+  c->kind = layer ? "layer" : "attention";
+  if (c->problem.keys == 0 && c->problem.queries == 0)
+    return "axes.keys: missing (give keys or queries)";
+  if (layer && !c->problem.layer) return "axes.d_model: missing (" + name + " is a layer)";
+  if (layer && c->input.kind == "tensors")
+    return "input: layers take no tensors, only random kinds";
+  if (layer) return "";
+  for (const char* field : {"d_model", "d_out", "width", "encoding", "cross", "attention"})
+    if (Find(axes, field)) return std::string(field) + ": " + name + " is no layer";
+  return c->problem.head_dim == 0 ? "axes.head_dim: missing" : "";
 }
 
 // "FILE:LINE" of the axis that set the field named at the head of the message, or the entry's.
@@ -180,14 +205,17 @@ class Expansion {
       if (!error.empty()) throw UserError(axis.where + ": " + axis.field + ": " + error);
     }
     if (c.input.kind == "tensors") TakeShape(axes, entry.where, &c);
-    if (c.problem.keys == 0 && c.problem.queries == 0)
-      throw UserError(file_.path + ": axes.keys: missing (give keys or queries)");
-    if (c.problem.head_dim == 0) throw UserError(file_.path + ": axes.head_dim: missing");
-    std::string error = c.problem.Resolve().Invalid();
-    if (error.empty()) error = UnusedMaskField(c.problem.mask, axes);
-    if (error.empty()) error = Oversized(c.problem);
-    if (!error.empty()) throw UserError(WhereOf(error, axes, entry.where) + ": " + error);
-    if (const Kernel* native = FindKernel(kernel)) ResolveAll(*native, axes, entry.where, &c);
+    const Kernel* native = FindKernel(kernel);
+    std::string error = Unfit(native, axes, &c);
+    if (error.starts_with("axes.")) throw UserError(file_.path + ": " + error);
+    const auto fail_on = [&](const std::string& wrong) {
+      if (!wrong.empty()) throw UserError(WhereOf(wrong, axes, entry.where) + ": " + wrong);
+    };
+    fail_on(error);
+    fail_on(c.problem.Resolve().Invalid());
+    fail_on(UnusedMaskField(c.problem.mask, axes));
+    if (native) ResolveAll(*native, axes, entry.where, &c);
+    fail_on(Oversized(c));
     return c;
   }
 

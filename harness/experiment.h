@@ -7,10 +7,12 @@
 //   [input]     kind = "gaussian" | "outliers" | "tensors"   (tensors: file, or model and text)
 //   [[kernel]]  name = "flash"   options = {...}   mask = {...}   where = {head_dim = [64]}
 //
-// A [[kernel]] entry may set any field of a case; that replaces the axis of this name for this
-// kernel. Lists and ranges are axes wherever they stand. `where` keeps the points whose field is in
-// a list. name = "*" stands for every kernel of the registry that no other entry names, less those
-// of `except`.
+// `name` may be a list: an entry for each. A [[kernel]] entry may set any field of a case; that
+// replaces the axis of this name for this kernel. A layer is an entry too (kind = "layer" may say
+// so): it has d_model in place of head_dim, d_out, width, encoding, cross, attention (the kernel
+// inside). Lists and ranges are axes wherever they stand. `where` keeps the points whose field is
+// in a list. name = "*" stands for every kernel of the registry that no other entry names, less
+// those of `except`.
 #pragma once
 
 #include <cstdint>

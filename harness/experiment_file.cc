@@ -46,7 +46,7 @@ class Reader {
         const toml::array* entries = node.as_array();
         if (!entries || !entries->is_array_of_tables())
           Fail(node, name, "must be an array of tables: write [[kernel]]");
-        for (auto&& entry : *entries) file.kernels.push_back(ReadKernel(*entry.as_table()));
+        for (auto&& entry : *entries) ReadKernels(*entry.as_table(), &file.kernels);
       } else {
         Fail(node, name, "unknown field (known: title, description, sweep, axes, input, kernel)");
       }
@@ -225,13 +225,28 @@ class Reader {
     input->file = Locate(input->file);
   }
 
-  KernelEntry ReadKernel(const toml::table& table) const {
+  std::vector<std::string> Strings(const std::string& field, const toml::node& node,
+                                   const char* what) const {
+    const auto* list = node.as_array();
+    if (!list || list->empty() || !list->is_homogeneous(toml::node_type::string))
+      Fail(node, field, what);
+    std::vector<std::string> strings;
+    for (auto&& item : *list) strings.push_back(item.as_string()->get());
+    return strings;
+  }
+
+  // One entry a name.
+  void ReadKernels(const toml::table& table, std::vector<KernelEntry>* entries) const {
     KernelEntry entry;
+    std::vector<std::string> kernels;
     entry.where = Where(table);
     for (auto&& [key, node] : table) {
       const std::string name(key.str());
       if (name == "name") {
-        entry.name = String(name, node);
+        if (node.is_array())
+          kernels = Strings(name, node, "must be a name or a list of names");
+        else
+          kernels = {String(name, node)};
         entry.where = Where(node);
       } else if (name == "options") {
         for (auto&& [option, value] : Table(name, node))
@@ -248,16 +263,16 @@ class Reader {
         for (auto&& [field, value] : Table(name, node))
           entry.filters.push_back(CaseAxis(std::string(field.str()), value));
       } else if (name == "except") {
-        const auto* names = node.as_array();
-        if (!names || !names->is_homogeneous(toml::node_type::string))
-          Fail(node, name, "must be a list of kernel names");
-        for (auto&& item : *names) entry.except.push_back(item.as_string()->get());
+        entry.except = Strings(name, node, "must be a list of kernel names");
       } else {
         entry.axes.push_back(CaseAxis(name, node));
       }
     }
-    if (entry.name.empty()) Fail(table, "name", "missing in [[kernel]]");
-    return entry;
+    if (kernels.empty()) Fail(table, "name", "missing in [[kernel]]");
+    for (const std::string& name : kernels) {
+      entries->push_back(entry);
+      entries->back().name = name;
+    }
   }
 
   const std::string path_;

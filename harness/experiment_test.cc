@@ -152,7 +152,7 @@ TEST(Experiment, ErrorsNameFileLineAndField) {
       {"[sweep]\nisolation = \"none\"\n" + kGood, "x.toml:2: sweep.isolation: must be"},
       {"[input]\nkind = \"uniform\"\n" + kGood, "x.toml:2: input.kind: must be"},
       {"[input]\nkind = \"tensors\"\n" + kGood, "x.toml:1: input: kind = \"tensors\" needs"},
-      {"[axes]\nkeys = 8\nhead_dim = 8\nwidth = 3\n", "x.toml:4: width: unknown field"},
+      {"[axes]\nkeys = 8\nhead_dim = 8\nheight = 3\n", "x.toml:4: height: unknown field"},
       {"[axes]\nkeys = -8\n", "x.toml:2: keys: must be at least 1, is -8"},
       {"[axes]\nkeys = 1.5\n", "x.toml:2: keys: must be an integer"},
       {"[axes]\nkeys = []\n", "x.toml:2: keys: is an empty list"},
@@ -192,8 +192,53 @@ TEST(Experiment, ErrorsNameFileLineAndField) {
   EXPECT_EQ(ErrorOf(kGood, {{"nave"}, {}}).substr(0, 32), "-k nave: unknown kernel 'nave' (");
 }
 
+TEST(Experiment, LayersHaveTheirOwnFields) {
+  const std::string text =
+      "[axes]\nkeys = [8, 16]\nd_model = 12\n[[kernel]]\nname = [\"rnn\", \"lstm\"]\n"
+      "[[kernel]]\nname = \"self_attention\"\nkind = \"layer\"\nheads = 3\n"
+      "encoding = [\"none\", \"rotary\"]\nattention = \"naive\"\n"
+      "[[kernel]]\nname = \"convolution\"\nwidth = 3\n";
+  const auto cases = CasesOf(text);
+  ASSERT_EQ(cases.size(), 2u + 2 + 4 + 2);
+  for (const Case& c : cases) {
+    EXPECT_EQ(c.kind, "layer");
+    Case copy;
+    EXPECT_EQ(FromJson(ToJson(c), &copy), "");
+    EXPECT_EQ(Hash(copy), Hash(c));
+  }
+  const Problem& attends = cases[5].problem;
+  EXPECT_EQ(attends.head_dim, 4);
+  EXPECT_EQ(attends.queries, attends.keys);
+  EXPECT_EQ(attends.layer.attention, "naive");
+  // What computes the attention inside is no part of the problem; which layer it is, is.
+  Case other = cases[5];
+  other.problem.layer.attention = "flash";
+  EXPECT_EQ(ProblemHash(other), ProblemHash(cases[5]));
+  EXPECT_NE(Hash(other), Hash(cases[5]));
+  EXPECT_NE(ProblemHash(cases[0]), ProblemHash(cases[2]));
+}
+
+TEST(Experiment, ErrorsOfLayersNameTheField) {
+  const std::string axes = "[axes]\nkeys = 8\nd_model = 12\n[[kernel]]\n";
+  const struct {
+    std::string text, message;
+  } bad[] = {
+      {axes + "name = \"naive\"\n", "x.toml:3: d_model: 'naive' is no layer"},
+      {axes + "name = \"lstm\"\nkind = \"attention\"\n", "x.toml:6: kind: 'lstm' is a layer"},
+      {axes + "name = \"lstm\"\nkind = \"kernel\"\n", "x.toml:6: kind: must be 'attention' or"},
+      {axes + "name = \"self_attention\"\nheads = 5\n", "x.toml:6: heads: 5 do not divide d_model"},
+      {axes + "name = \"self_attention\"\nencoding = \"odd\"\n", "x.toml:6: encoding: unknown"},
+      {axes + "name = \"self_attention\"\nattention = \"lstm\"\n", "x.toml:6: attention: must be"},
+      {axes + "name = \"self_attention\"\nqueries = 4\n", "x.toml:2: keys: must equal queries"},
+      {axes + "name = []\n", "x.toml:5: name: must be a name or a list"},
+      {"[axes]\nkeys = 8\n[[kernel]]\nname = \"gru\"\n", "x.toml: axes.d_model: missing"},
+  };
+  for (const auto& [text, message] : bad)
+    EXPECT_EQ(ErrorOf(text).substr(0, message.size()), message) << text;
+}
+
 TEST(Experiment, TheFilesOfTheProjectLoad) {
-  for (const char* name : {"quick", "scaling", "width"}) {
+  for (const char* name : {"quick", "scaling", "width", "table1"}) {
     const Experiment experiment =
         LoadExperiment(std::string(ATTNBENCH_SOURCE_DIR) + "/experiments/" + name + ".toml");
     EXPECT_EQ(experiment.name, name);

@@ -11,6 +11,7 @@ using Pattern = Mask::Pattern;
 std::string Label(const Problem& p) {
   std::string label =
       std::to_string(p.queries) + "x" + std::to_string(p.keys) + ",d=" + std::to_string(p.head_dim);
+  if (p.layer) label += ",d_model=" + std::to_string(p.layer.d_model);
   if (p.v_dim && p.v_dim != p.head_dim) label += ",v=" + std::to_string(p.v_dim);
   if (p.dtype == DType::kBF16) label += ",bf16";
   if (p.mask.pattern != Pattern::kFull) label += std::string(",") + Name(p.mask.pattern);

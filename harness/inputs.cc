@@ -271,6 +271,35 @@ OwnedInputs OwnedInputs::Make(const Problem& p, const InputSpec& spec, std::uint
   return made;
 }
 
+OwnedInputs OwnedInputs::Make(const Kernel& kernel, const Options& options, const Problem& p,
+                              const InputSpec& spec, std::uint64_t seed, Layout layout) {
+  if (!kernel.layer) return Make(p, spec, seed, layout);
+  if (spec.kind == "tensors")
+    throw std::runtime_error("input.kind: layers take random sequences, not 'tensors'");
+  OwnedInputs made;
+  Owned& o = made.owned_;
+  const auto sequence = [&](Index rows, std::uint64_t stream, Buffer* buffer) {
+    const Shape shape{p.batch, 1, rows, p.layer.d_model};
+    const Tensor t = Allocate(shape, DType::kF32, layout, buffer);
+    Random random = Stream(seed, stream);
+    FillTensor(t, shape, [&] {
+      const float x = random.Normal();
+      return spec.kind == "outliers" && random.Chance(0.001) ? x + 10 * random.Normal() : x;
+    });
+    return t;
+  };
+  made.view_.x = sequence(p.queries, 1, &o.x);
+  if (p.layer.cross) made.view_.memory = sequence(p.keys, 2, &o.memory);
+  for (const WeightShape& w : kernel.layer->weights(p, options)) {
+    const double factor = std::string_view(w.name) == "wq" ? spec.logit_scale : 1.0;
+    o.weight_data.push_back(FillVector(w.rows * w.columns, factor * w.sigma,
+                                       Stream(seed, 10 + o.weights.size()),
+                                       &o.weights.emplace_back()));
+  }
+  made.view_.weights = o.weight_data.data();
+  return made;
+}
+
 OwnedInputs OwnedInputs::Clone() const {
   OwnedInputs copy;
   copy.view_ = view_;
@@ -294,13 +323,24 @@ OwnedInputs OwnedInputs::Clone() const {
   duplicate(owned_.u, &o.u, in.score.u);
   duplicate(owned_.vector, &o.vector, in.score.v);
   duplicate(owned_.centers, &o.centers, in.centers);
+  duplicate(owned_.x, &o.x, in.x.data);
+  duplicate(owned_.memory, &o.memory, in.memory.data);
+  o.weight_data = owned_.weight_data;
+  o.weights.resize(owned_.weights.size());
+  for (std::size_t i = 0; i < o.weights.size(); ++i)
+    duplicate(owned_.weights[i], &o.weights[i], o.weight_data[i]);
+  in.weights = o.weight_data.data();
   return copy;
 }
 
 std::size_t OwnedInputs::bytes() const {
   const Owned& o = owned_;
-  return o.q.size() + o.k.size() + o.v.size() + o.bias.size() + o.w.size() + o.u.size() +
-         o.vector.size() + o.centers.size();
+  std::size_t bytes = 0;
+  for (const Buffer* buffer :
+       {&o.q, &o.k, &o.v, &o.bias, &o.w, &o.u, &o.vector, &o.centers, &o.x, &o.memory})
+    bytes += buffer->size();
+  for (const Buffer& w : o.weights) bytes += w.size();
+  return bytes;
 }
 
 void OwnedInputs::SetKeyLength(Index batch, Index length) { owned_.key_lengths[batch] = length; }
@@ -312,7 +352,8 @@ void OwnedInputs::Set(const ConstTensor& t, Index batch, Index head, Index row, 
 }
 
 OwnedOutput::OwnedOutput(const Problem& p, unsigned provides, Layout layout) {
-  view_.out = Allocate({p.batch, p.heads, p.queries, p.v_dim}, p.out_dtype, layout, &out_);
+  view_.out =
+      Allocate({p.batch, p.out_heads(), p.queries, p.out_columns()}, p.out_dtype, layout, &out_);
   if (provides & kLse) {
     lse_ = Buffer(sizeof(float) * p.batch * p.heads * p.queries);
     view_.lse = lse_.as<float>();
@@ -326,7 +367,8 @@ void OwnedOutput::Fill(std::uint16_t pattern) const {
     for (std::size_t i = 0; i < buffer->size() / 2; ++i) buffer->as<std::uint16_t>()[i] = pattern;
 }
 
-double TensorBytes(const Problem& p) {
+double TensorBytes(const Kernel* kernel, const Problem& p, const Options& options) {
+  if (kernel && kernel->layer) return kernel->layer->useful(p, options).bytes;
   const double query_rows = static_cast<double>(p.batch) * p.heads * p.queries;
   const double key_rows = static_cast<double>(p.batch) * p.kv_heads * p.keys;
   return SizeOf(p.dtype) * (query_rows * p.head_dim + key_rows * (p.head_dim + p.v_dim)) +

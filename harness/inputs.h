@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Inputs of a problem: seeded random tensors, or real ones from a safetensors file. The same seed
 // gives the same bits on every machine: own generator, own normal transform. Kinds of InputSpec:
-//   gaussian  N(0, 1); q is multiplied by logit_scale
+//   gaussian  N(0, 1); q (of layers: wq) is multiplied by logit_scale
 //   outliers  N(0, 1) + N(0, 100) * Bernoulli(0.001): what quantised kernels stumble over
 //   tensors   layer<layer>.q|k|v of a safetensors file, heads from `head` on
 #pragma once
@@ -14,6 +14,7 @@
 
 #include "harness/case.h"
 #include "kernels/contract/kernel.h"
+#include "kernels/layers/layer.h"
 
 namespace attnbench {
 
@@ -71,6 +72,10 @@ class OwnedInputs {
   // Throws std::runtime_error with one clear line (a file that is missing or does not fit).
   static OwnedInputs Make(const Problem& problem, const InputSpec& spec, std::uint64_t seed,
                           Layout layout = Layout::kPacked);
+  // The same for a kernel of either kind: a layer's come with its weights.
+  static OwnedInputs Make(const Kernel& kernel, const Options& options, const Problem& problem,
+                          const InputSpec& spec, std::uint64_t seed,
+                          Layout layout = Layout::kPacked);
 
   const Inputs& view() const { return view_; }
   Inputs& view() { return view_; }  // to alias or drop tensors in a test
@@ -84,6 +89,9 @@ class OwnedInputs {
   struct Owned {
     Buffer q, k, v, bias, w, u, vector, centers;
     std::vector<Index> key_lengths;
+    Buffer x, memory;             // of layers
+    std::vector<Buffer> weights;  // of layers
+    std::vector<const float*> weight_data;
   };
   Owned owned_;
   Inputs view_;
@@ -105,7 +113,8 @@ class OwnedOutput {
   Output view_;
 };
 
-// Bytes that OwnedInputs and OwnedOutput will take, without taking them.
-double TensorBytes(const Problem& problem);
+// Bytes that OwnedInputs and OwnedOutput will take, without taking them. Null: a kernel hosted in
+// Python.
+double TensorBytes(const Kernel* kernel, const Problem& problem, const Options& options);
 
 }  // namespace attnbench

@@ -25,11 +25,18 @@ std::string IdeaOfPeer(const std::string& name) {
   return std::regex_search(source, match, pattern) ? match[1].str() : "";
 }
 
+// "cpp", "python"; "cpp layer".
+std::string Host(const json& kernel) {
+  return kernel["host"].get<std::string>() + (kernel["kind"] == "layer" ? " layer" : "");
+}
+
 }  // namespace
 
 json ListKernels() {
   json kernels = json::array();
-  for (const Kernel* kernel : Kernels()) {
+  std::vector<const Kernel*> native = Kernels();
+  for (const Kernel* layer : Layers()) native.push_back(layer);
+  for (const Kernel* kernel : native) {
     json options = json::array();
     for (const Option& option : kernel->options)
       options.push_back({{"name", option.name},
@@ -41,6 +48,7 @@ json ListKernels() {
     if (kernel->provides & kLse) provides.push_back("lse");
     if (kernel->provides & kWeights) provides.push_back("weights");
     kernels.push_back({{"name", kernel->name},
+                       {"kind", kernel->layer ? "layer" : "attention"},
                        {"host", kernel->host},
                        {"idea", kernel->idea},
                        {"target", kernel->target ? json(kernel->target()) : json("baseline")},
@@ -50,6 +58,7 @@ json ListKernels() {
   for (const std::string& peer : Peers())
     if (!FindKernel(peer))
       kernels.push_back({{"name", peer},
+                         {"kind", "attention"},
                          {"host", "python"},
                          {"idea", IdeaOfPeer(peer)},
                          {"target", nullptr},
@@ -62,7 +71,7 @@ std::string FormatKernelList(const json& kernels) {
   std::size_t name_width = 0, host_width = 0;
   for (const json& kernel : kernels) {
     name_width = std::max(name_width, kernel["name"].get<std::string>().size());
-    host_width = std::max(host_width, kernel["host"].get<std::string>().size());
+    host_width = std::max(host_width, Host(kernel).size());
   }
   const auto padded = [](std::string text, std::size_t width) {
     text.resize(std::max(text.size(), width), ' ');
@@ -70,7 +79,7 @@ std::string FormatKernelList(const json& kernels) {
   };
   std::string text;
   for (const json& kernel : kernels) {
-    text += padded(kernel["name"], name_width) + "  " + padded(kernel["host"], host_width) + "  " +
+    text += padded(kernel["name"], name_width) + "  " + padded(Host(kernel), host_width) + "  " +
             kernel["idea"].get<std::string>() + "\n";
     for (const json& option : kernel["options"])
       text += std::string(name_width + host_width + 4, ' ') + "option " +

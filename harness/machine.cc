@@ -164,8 +164,9 @@ int SearchBuildId(dl_phdr_info* info, std::size_t, void* data) {
 
 json KernelTargets() {
   json targets = json::object();
-  for (const Kernel* kernel : Kernels())
-    if (kernel->target) targets[std::string(kernel->name)] = kernel->target();
+  for (const auto& kernels : {Kernels(), Layers()})
+    for (const Kernel* kernel : kernels)
+      if (kernel->target) targets[std::string(kernel->name)] = kernel->target();
   return targets;
 }
 

@@ -73,14 +73,15 @@ const Kernel& KernelOf(const Case& c) {
 }
 
 // The inputs of the last case, kept: isolation = "problem" runs all kernels on the same ones.
-const OwnedInputs& InputsOf(const Case& c) {
+const OwnedInputs& InputsOf(const Case& c, const Kernel& kernel, const Options& options) {
   static std::string held;
   static OwnedInputs inputs;
-  const std::string wanted = ProblemHash(c) + c.input.file;
+  // A layer's options may say which weights it has.
+  const std::string wanted = (kernel.layer ? Hash(c) : ProblemHash(c)) + c.input.file;
   if (held != wanted) {
     held.clear();
     inputs = OwnedInputs();
-    inputs = OwnedInputs::Make(c.problem, c.input, c.seed);
+    inputs = OwnedInputs::Make(kernel, options, c.problem, c.input, c.seed);
     held = wanted;
   }
   return inputs;
@@ -139,11 +140,15 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   json record = Start(c, kernel, &prepared.options);
   if (record["status"] != "ok") return record;
 
-  const OwnedInputs& inputs = InputsOf(c);
-  const Cost useful = c.problem.Useful(inputs.view().key_lengths);
+  const OwnedInputs& inputs = InputsOf(c, kernel, prepared.options);
+  const Cost useful = UsefulOf(kernel, c.problem, prepared.options, inputs.view().key_lengths);
   record["useful"] = ToJson(useful);
   record["executed"] =
       ToJson(kernel.executed ? kernel.executed(c.problem, prepared.options) : useful);
+  if (kernel.layer) {
+    record["parameters"] = ParametersOf(WeightsOf(kernel, c.problem, prepared.options));
+    record["sequential_operations"] = kernel.layer->sequential(c.problem);
+  }
   auto begin = Clock::now();
   if (kernel.plan) prepared.plan = kernel.plan(c.problem, prepared.options, c.threads);
   record["plan_ns"] = kernel.plan ? json(Nanoseconds(Clock::now() - begin)) : json(nullptr);
@@ -157,8 +162,9 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
     }
   }
 
-  const std::size_t copies = c.cache == "cold" ? RingSize(TensorBytes(c.problem)) : 1;
-  const double touched_bytes = TensorBytes(c.problem) * static_cast<double>(copies);
+  const double tensor_bytes = TensorBytes(&kernel, c.problem, prepared.options);
+  const std::size_t copies = c.cache == "cold" ? RingSize(tensor_bytes) : 1;
+  const double touched_bytes = tensor_bytes * static_cast<double>(copies);
   std::vector<OwnedInputs> clones;
   clones.reserve(copies);
   for (std::size_t i = 0; i < copies; ++i) {
@@ -242,7 +248,8 @@ json MeasureMemory(const Case& c) {
   // Memory that the heap keeps is resident already and would hide what the kernel takes of it.
   mallopt(M_MMAP_THRESHOLD, 16 << 10);
 #endif
-  const OwnedInputs inputs = OwnedInputs::Make(c.problem, c.input, c.seed);
+  const OwnedInputs inputs =
+      OwnedInputs::Make(kernel, prepared.options, c.problem, c.input, c.seed);
   prepared.inputs.push_back(&inputs);
   prepared.outputs.emplace_back(c.problem, 0);
   prepared.outputs.back().Fill(0);

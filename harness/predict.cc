@@ -18,15 +18,17 @@ constexpr double kFlopsPerExp = 10;
 
 Demand DemandOf(const Case& c) {
   Demand demand;
-  demand.tensor_bytes = TensorBytes(c.problem);
   Cost cost;
   Options options;
   const Kernel* kernel = FindKernel(c.kernel);
-  if (kernel && ResolveOptions(c, *kernel, &options).empty()) {
+  const bool native = kernel && ResolveOptions(c, *kernel, &options).empty();
+  demand.tensor_bytes = TensorBytes(kernel, c.problem, options);
+  if (native) {
     if (kernel->workspace)
       demand.workspace_bytes =
           static_cast<double>(kernel->workspace(c.problem, options, c.threads));
-    cost = kernel->executed ? kernel->executed(c.problem, options) : c.problem.Useful();
+    cost = kernel->executed ? kernel->executed(c.problem, options)
+                            : UsefulOf(*kernel, c.problem, options);
   } else {
     cost = c.problem.Useful();
   }
@@ -35,9 +37,16 @@ Demand DemandOf(const Case& c) {
 }
 
 std::string Family(const Case& c) {
-  const nlohmann::json family = {
-      c.kernel,  c.options, Name(c.problem.dtype),        Name(c.problem.score),
-      c.threads, c.cache,   Name(c.problem.mask.pattern), c.problem.mask.causal};
+  const nlohmann::json family = {c.kernel,
+                                 c.options,
+                                 Name(c.problem.dtype),
+                                 Name(c.problem.score),
+                                 c.threads,
+                                 c.cache,
+                                 Name(c.problem.mask.pattern),
+                                 c.problem.mask.causal,
+                                 Name(c.problem.layer.encoding),
+                                 c.problem.layer.attention};
   return family.dump();
 }
 

@@ -32,7 +32,13 @@ std::string Label(const Case& c) {
   };
   if (p.queries != p.keys) add("queries", p.queries);
   add("keys", p.keys);
-  add("d", p.head_dim);
+  add("d", p.layer ? p.layer.d_model : p.head_dim);
+  if (p.layer) {
+    if (p.layer.d_out != p.layer.d_model) add("d_out", p.layer.d_out);
+    if (p.layer.width > 0) add("width", p.layer.width);
+    if (p.layer.encoding != Encoding::kNone) label += std::string(" ") + Name(p.layer.encoding);
+    if (p.layer.attention != LayerShape::kAuto) label += " " + p.layer.attention;
+  }
   if (p.v_dim != p.head_dim) add("dv", p.v_dim);
   if (p.batch != 1) add("batch", p.batch);
   if (p.heads != 1) add("heads", p.heads);

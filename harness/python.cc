@@ -15,6 +15,7 @@
 #include "harness/measure.h"
 #include "harness/python_arguments.h"
 #include "harness/python_hosted.h"
+#include "harness/python_layer.h"
 #include "kernels/contract/plugin.h"
 #include "kernels/simd/target.h"
 
@@ -288,6 +289,7 @@ PYBIND11_MODULE(_core, m) {
       "without B and H), float32 or bfloat16. Returns out [B, H, n, dv], or (out[, lse]\n"
       "[, weights]). kernel='auto' takes the first kernel that serves the problem. Bad arguments\n"
       "and refusals: ValueError that begins with the argument's name. The GIL is released.");
+  DefineLayers(m);
   m.def("mask", MaskArray, py::arg("queries"), py::arg("keys"), py::kw_only(),
         py::arg("causal") = false, py::arg("pattern") = none, py::arg("window") = none,
         py::arg("stride") = none, py::arg("offset") = none, py::arg("columns") = none,

@@ -242,7 +242,7 @@ class Sweep {
             {"kind", c.kind},
             {"host", kernel ? std::string(kernel->host) : "python"},
             {"options", j["options"]},
-            {"problem", problem},
+            {c.kind == "layer" ? "layer_problem" : "problem", problem},
             {"threads", c.threads},
             {"cpus", ChooseCpus(c.threads, CpusAllowed())},
             {"ranks", c.ranks},

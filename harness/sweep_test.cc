@@ -102,6 +102,37 @@ TEST_F(SweepTest, EveryCaseHasARecordARoundWithItsError) {
   EXPECT_EQ(folder_.Read("run/experiment.toml"), kSmall);
 }
 
+TEST_F(SweepTest, LayersAreCheckedTimedAndRecordedAsKernelsAre) {
+  const Outcome outcome = Sweep(
+      "[sweep]\nrounds = 1\nmax_seconds_per_case = 0.01\n[axes]\nkeys = 20\nd_model = 12\n"
+      "[[kernel]]\nname = [\"rnn\", \"lstm\", \"gru\"]\n"
+      "[[kernel]]\nname = \"convolution\"\nwidth = 3\n"
+      "[[kernel]]\nname = \"self_attention\"\nheads = 3\nencoding = \"alibi\"\n"
+      "[[kernel]]\nname = \"self_attention\"\nattention = \"split_keys\"\ncache = \"cold\"\n"
+      "mask = {pattern = \"strided\", window = 2, stride = 5}\n");
+  ASSERT_EQ(outcome.status, 0) << outcome.output;
+  const auto records = Records();
+  ASSERT_EQ(records.size(), 6u);
+  for (const json& record : records) {
+    EXPECT_EQ(record["kind"], "layer");
+    EXPECT_FALSE(record.contains("problem"));
+    EXPECT_EQ(record["layer_problem"]["d_model"], 12);
+    if (record["status"] == "refused") {
+      EXPECT_EQ(record["reason"].get<std::string>().find("attention: 'split_keys'"), 0u);
+      continue;
+    }
+    EXPECT_EQ(record["status"], "ok") << record;
+    const bool recurs =
+        record["kernel"] == "rnn" || record["kernel"] == "lstm" || record["kernel"] == "gru";
+    EXPECT_EQ(record["sequential_operations"], recurs ? 20 : 1);
+    EXPECT_GT(record["parameters"], 12 * 12 - 1);
+    EXPECT_GT(record["useful"]["flops"], 2 * 20 * 12 * 12 - 1);
+    EXPECT_LE(record["error"], record["tolerance"]);
+    EXPECT_EQ(record["rows_checked"], 20);
+    EXPECT_TRUE(record["peak_rss_bytes"].is_number());
+  }
+}
+
 TEST_F(SweepTest, KernelsThatFailAreRecordedAndTheSweepGoesOn) {
   std::string text = kSmall, arguments;
   for (const char* kernel : {"crash", "wrong", "throws"}) {

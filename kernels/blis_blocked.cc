@@ -8,22 +8,17 @@
 // it are computed and thrown away); memory query_block x keys floats a thread.
 // Allocates: BLIS's packing pool, kept between calls; the first run of a shape may grow it.
 //
-// BLIS 0.9 knows AMD families up to 19h (Zen 4 gets its zen3 kernels); on later ones it falls to
-// `generic`, which reached 37 GFLOP/s where `skx` gave 193. There the choice is made for it.
 // Tried: query blocks of 16 ... 256 (see the option); small blocks starve the packing of K.
-#include <cpuid.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 
 #include "kernels/contract/kernel.h"
+#include "kernels/simd/gemm.h"
 #include "kernels/simd/row_attention.h"
 #include "kernels/simd/row_ops.h"
 
 #if ATTNBENCH_HAS_BLIS
-#include <blis.h>
 #include <omp.h>
 #endif
 
@@ -36,25 +31,6 @@ const std::vector<Option> kOptions = {
 #if ATTNBENCH_HAS_BLIS
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
-
-bool IsAmdWithAvx512AfterZen4() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx) || ebx != signature_AMD_ebx) return false;
-  __get_cpuid(1, &eax, &ebx, &ecx, &edx);
-  const unsigned family = ((eax >> 8) & 0xf) + ((eax >> 20) & 0xff);
-  return family > 0x19 && __builtin_cpu_supports("avx512f");
-}
-
-// bli_init reads BLIS_ARCH_TYPE, and everything else of BLIS must come after it.
-std::string BlisArchitecture() {
-  static const std::string name = [] {
-    if (IsAmdWithAvx512AfterZen4())
-      setenv("BLIS_ARCH_TYPE", std::to_string(BLIS_ARCH_SKX).c_str(), /*overwrite=*/0);
-    bli_init();
-    return "blis:" + std::string(bli_arch_string(bli_arch_query_id()));
-  }();
-  return name;
-}
 
 // The keys that at least one query of [first, first + count) can reach, as one range.
 KeyRange BoundingRange(const Problem& p, const Inputs& in, Index b, Index first, Index count) {
@@ -75,22 +51,10 @@ void Block(const Problem& p, const Inputs& in, const Output& out, Index b, Index
   const Index keys = range.size();
   const bool masked = p.mask.causal || p.mask.pattern != Mask::Pattern::kFull;
 
-  rntm_t runtime;
-  bli_rntm_init(&runtime);
-  bli_rntm_set_num_threads(1, &runtime);
-  const auto gemm = [&runtime](trans_t transpose_b, Index m, Index n, Index k, float alpha,
-                               const float* a, Index a_stride, const float* b_data, Index b_stride,
-                               float* c, Index c_stride) {
-    float zero = 0;
-    bli_sgemm_ex(BLIS_NO_TRANSPOSE, transpose_b, m, n, k, &alpha, const_cast<float*>(a), a_stride,
-                 1, const_cast<float*>(b_data), b_stride, 1, &zero, c, c_stride, 1, nullptr,
-                 &runtime);
-  };
-
   if (keys > 0)
-    gemm(BLIS_TRANSPOSE, count, keys, p.head_dim, static_cast<float>(p.scale),
-         in.q.Row<float>(b, h, first), in.q.row_stride, in.k.Row<float>(b, g, range.begin),
-         in.k.row_stride, scores, keys);
+    Gemm(count, keys, p.head_dim, static_cast<float>(p.scale),
+         {in.q.Row<float>(b, h, first), in.q.row_stride},
+         {in.k.Row<float>(b, g, range.begin), in.k.row_stride}, Transpose::kYes, {scores, keys});
   for (Index r = 0; r < count; ++r) {
     const Index i = first + r;
     float* row = scores + r * keys;
@@ -112,9 +76,9 @@ void Block(const Problem& p, const Inputs& in, const Output& out, Index b, Index
     }
   }
   if (keys > 0) {
-    gemm(BLIS_NO_TRANSPOSE, count, p.v_dim, keys, 1.0f, scores, keys,
-         in.v.Row<float>(b, g, range.begin), in.v.row_stride, out.out.Row<float>(b, h, first),
-         out.out.row_stride);
+    Gemm(count, p.v_dim, keys, 1.0f, {scores, keys},
+         {in.v.Row<float>(b, g, range.begin), in.v.row_stride}, Transpose::kNo,
+         {out.out.Row<float>(b, h, first), out.out.row_stride});
   } else {
     for (Index r = 0; r < count; ++r)
       std::fill_n(out.out.Row<float>(b, h, first + r), p.v_dim, 0.0f);
@@ -156,13 +120,13 @@ std::size_t Workspace(const Problem& p, const Options& options, int threads) {
 }
 
 std::string Refuse(const Problem& p, const Options&) {
-  BlisArchitecture();  // initialises BLIS outside any timing
+  GemmLibrary();  // initialises BLIS outside any timing
   return Unserved(p, {.bias = true, .key_lengths = true});
 }
 
 ATTN_KERNEL(.name = "blis_blocked", .idea = "query blocks; Q K^T and P V by BLIS sgemm",
             .provides = kLse | kWeights, .options = kOptions, .refuse = Refuse,
-            .executed = Executed, .workspace = Workspace, .run = Run, .target = BlisArchitecture);
+            .executed = Executed, .workspace = Workspace, .run = Run, .target = GemmLibrary);
 
 #else
 

@@ -4,6 +4,7 @@
 //
 // Papers: Vaswani et al. 2017 eq. 1; Luong et al. 2015 eqs. 7-10; Bahdanau et al. 2014 A.1.2.
 // Cost: O(B H n^2 d) time with a large constant, O(n) memory a thread.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -61,7 +62,9 @@ void Load(const ConstTensor& t, Index batch, Index head, Index row, std::vector<
   const auto copy = [&](const auto* from) {
     for (std::size_t c = 0; c < x->size(); ++c) (*x)[c] = Real(ToFloat(from[c]));
   };
-  if (t.dtype == DType::kBF16)
+  if (t.dtype == DType::kF64)  // what a layer's own float64 evaluation hands over
+    std::copy_n(t.Row<double>(batch, head, row), x->size(), x->begin());
+  else if (t.dtype == DType::kBF16)
     copy(t.Row<BFloat16>(batch, head, row));
   else
     copy(t.Row<float>(batch, head, row));
@@ -158,6 +161,8 @@ template void EvaluateRow(const Problem&, const Inputs&, Index, Index, Index, Or
 ATTN_KERNEL(
         .name = "reference", .idea = "float64 oracle: every mask, every score, row by row",
         .provides = kLse | kWeights,
-        .refuse = [](const Problem&, const Options&) { return std::string(); }, .run = Run);
+        .refuse = [](const Problem& p,
+                     const Options&) { return std::string(p.layer ? "d_model is a layer's" : ""); },
+        .run = Run);
 
 }  // namespace attnbench

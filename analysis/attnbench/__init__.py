@@ -8,31 +8,29 @@ begins with the argument's name.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __version__ = "0.1.0"
-__all__ = [
-    "attention",
-    "attention_weights",
-    "bahdanau_attention",
-    "kernels",
-    "load",
-    "luong_attention",
-    "self_attention",
-]
 
-# The functions stand in attnbench.api, which needs NumPy and the extension. Help, set-up and the
-# doctor import this package without either.
+# Where the functions stand. They are imported when they are asked for: they need NumPy, the
+# extension or Matplotlib, and help, set-up and the doctor import this package without any.
+_HOMES = {
+    "api": ("attention", "attention_weights", "bahdanau_attention", "kernels", "luong_attention"),
+    "layers": ("gru", "lstm", "multi_head_attention", "rnn", "self_attention"),
+    "heatmap": ("plot_attention",),
+    "graph": ("attention_graph", "plot_graph"),
+}
+__all__ = ["load", *sorted(name for names in _HOMES.values() for name in names)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__ and name != "load":
-        from attnbench import api
-
-        return getattr(api, name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"attnbench.{home}"), name)
     raise AttributeError(f"module 'attnbench' has no attribute {name!r}")
 
 

@@ -103,6 +103,15 @@ def attention(
     Raises:
         ValueError: naming the argument, where a shape, a dtype or a value is wrong, or the kernel
             refuses the problem.
+
+    Source: Vaswani et al. 2017, eq. 1.
+
+    Example:
+        >>> import numpy as np, attnbench
+        >>> q = k = v = np.eye(2, 4, dtype=np.float32)
+        >>> attnbench.attention(q, k, v, causal=True).round(3)  # the first query sees key 0 only
+        array([[1.   , 0.   , 0.   , 0.   ],
+               [0.378, 0.622, 0.   , 0.   ]], dtype=float32)
     """
     parameters = _parameters(
         {
@@ -122,6 +131,18 @@ def attention_weights(q: Array, k: Array, kernel: str = "auto", **parameters: An
 
     Takes q, k and the parameters of ``attention``; a row that admits no key is all zero. Kernels
     that never form the weights refuse; "auto" finds one that does.
+
+    Raises:
+        ValueError: naming the argument.
+
+    Source: Vaswani et al. 2017, eq. 1.
+
+    Example:
+        >>> import numpy as np, attnbench
+        >>> q = k = np.eye(2, 4, dtype=np.float32)
+        >>> attnbench.attention_weights(q, k).round(3)
+        array([[0.622, 0.378],
+               [0.378, 0.622]], dtype=float32)
     """
     given = _parameters({"kernel": kernel, **parameters})
     return _core.attention(q, k, k, **given, return_weights=True)[1]
@@ -147,61 +168,6 @@ def _matrix(name: str, array: Any, ndims: tuple[int, ...], columns: int | None =
     if columns is not None and array.shape[0] != columns:
         raise ValueError(f"{name}: must have {columns} rows, has shape {list(array.shape)}")
     return array
-
-
-def self_attention(
-    x: Array,
-    wq: Array,
-    wk: Array,
-    wv: Array,
-    wo: Array | None = None,
-    heads: int = 1,
-    causal: bool = False,
-    kernel: str = "flash",
-    threads: int = 1,
-) -> tuple[Array, Array]:
-    """Multi-head self-attention of one sequence over itself (Vaswani et al. 2017, 3.2.2).
-
-    Q = x wq, K = x wk, V = x wv, split into heads; the heads' outputs side by side, times wo.
-
-    Args:
-        x: float32 ``[n, model]`` or ``[B, n, model]``.
-        wq, wk: ``[model, heads * d]``. wv: ``[model, heads * dv]``. wo: ``[heads * dv, out]``.
-
-    Returns:
-        The output ``[n, out]`` (``heads * dv`` without wo) and the weights ``[heads, n, n]``, each
-        with B in front where x has it.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    x = _matrix("x", x, (2, 3))
-    model = x.shape[-1]
-    projections = {
-        name: _matrix(name, w, (2,), model) for name, w in (("wq", wq), ("wk", wk), ("wv", wv))
-    }
-    count = _integer("heads", heads)
-    if count is None or count < 1:
-        raise ValueError(f"heads: must be at least 1, is {heads}")
-    for name, w in projections.items():
-        if w.shape[1] % count:
-            raise ValueError(f"heads: {count} do not divide {name}'s {w.shape[1]} columns")
-    if projections["wq"].shape != projections["wk"].shape:
-        raise ValueError(
-            f"wk: must have wq's shape {list(wq.shape)}, has {list(projections['wk'].shape)}"
-        )
-    if wo is not None:
-        wo = _matrix("wo", wo, (2,), projections["wv"].shape[1])
-
-    def split(w: Array) -> Array:
-        y = x @ w
-        return np.moveaxis(y.reshape(*y.shape[:-1], count, -1), -2, -3)
-
-    q, k, v = (split(w) for w in projections.values())
-    given = _parameters({"kernel": kernel, "causal": causal, "threads": threads})
-    output, weights = _with_weights(q, k, v, **given)
-    output = np.moveaxis(output, -3, -2).reshape(*x.shape[:-1], -1)
-    return (output if wo is None else output @ wo), weights
 
 
 def _encoder_decoder(states: Any, encoder_states: Any) -> tuple[Array, Array, Array]:
@@ -249,6 +215,13 @@ def luong_attention(
 
     Raises:
         ValueError: naming the argument.
+
+    Example:
+        >>> import numpy as np, attnbench
+        >>> words = np.eye(3, 4, dtype=np.float32)  # three encoder states
+        >>> context, weights = attnbench.luong_attention(2 * words[1:2], words)
+        >>> weights.round(3)  # a decoder state like the second word's looks at it most
+        array([[0.107, 0.787, 0.107]], dtype=float32)
     """
     q, k, values = _encoder_decoder(states, encoder_states)
     ds, de, width = np.shape(states)[-1], np.shape(encoder_states)[-1], q.shape[-1]
@@ -309,6 +282,14 @@ def bahdanau_attention(
 
     Raises:
         ValueError: naming the argument.
+
+    Example:
+        >>> import numpy as np, attnbench
+        >>> words, w = np.eye(3, 4, dtype=np.float32), np.eye(4, dtype=np.float32)
+        >>> v = np.array([0, 3, 0, 0], np.float32)  # this network listens to column 1 only
+        >>> context, weights = attnbench.bahdanau_attention(words[:1], words, w, w, v)
+        >>> weights.round(3)
+        array([[0.085, 0.831, 0.085]], dtype=float32)
     """
     q, k, values = _encoder_decoder(states, encoder_states)
     v = _matrix("v", v, (1,))

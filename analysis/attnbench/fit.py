@@ -174,6 +174,28 @@ def growth_axis(frame: pd.DataFrame) -> str:
     return max(GROWTH, key=lambda c: (frame[c].nunique() if c in frame else 0, -GROWTH.index(c)))
 
 
+def growth_axes(frame: pd.DataFrame) -> list[str]:
+    """The sizes along which exponents can be fitted: the sweep's own first, then every other that
+    some series takes at least four values of."""
+    first = growth_axis(frame)
+    axes = [first]
+    for size in GROWTH:
+        moves = any((frame[size] == frame[a]).all() for a in axes if size in frame)
+        if size not in frame or size in axes or moves or frame[size].nunique() < FEWEST_SIZES:
+            continue
+        by = series_columns(frame, size)
+        if frame.groupby(by, dropna=False)[size].nunique().max() >= FEWEST_SIZES:
+            axes.append(size)
+    return axes
+
+
+def grown(frame: pd.DataFrame, by: list[str], over: str) -> pd.DataFrame:
+    """The cases of series that were swept along `over`. A sweep may cross two axes in one point:
+    what stands off this one is no series of it. All cases where no series was swept."""
+    swept = frame.groupby(by, dropna=False)[over].transform("nunique") > 1
+    return frame[swept] if swept.any() else frame
+
+
 def series_columns(frame: pd.DataFrame, over: str) -> list[str]:
     """What stays fixed along one series of a sweep over `over`: label and the other sizes.
 
@@ -212,7 +234,8 @@ def fit_summary(
     )  # fmt: skip
     values = values[values[column] > 0]
     rows, fits = [], []
-    for key, group in summary[summary["status"] == "ok"].groupby(by, sort=False):
+    asked = grown(summary, by, over)
+    for key, group in asked[asked["status"] == "ok"].groupby(by, sort=False):
         cases = group.drop_duplicates(over).sort_values(over)
         own = values.merge(cases[["source", "case", over]], on=["source", "case"])
         row = dict(zip(by, key, strict=True)) | {"kernel": group["kernel"].iloc[0]}

@@ -50,6 +50,13 @@ def attention_graph(
 
     Raises:
         ValueError: where the weights do not fit, both rules are given, or one is out of range.
+
+    Example:
+        >>> import numpy as np, attnbench
+        >>> weights = np.array([[0.9, 0.1], [0.4, 0.6]])
+        >>> graph = attnbench.attention_graph(weights, ["the", "cat"], threshold=0.5)
+        >>> graph.edges, graph.mass_kept
+        (((0, 0, 0.9), (1, 1, 0.6)), 0.75)
     """
     weights = checked(weights, len(tokens), len(tokens))
     if threshold is not None and top is not None:

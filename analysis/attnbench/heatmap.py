@@ -86,6 +86,11 @@ def plot_attention(
 
     Raises:
         ValueError: where the weights do not fit the tokens.
+
+    Example:
+        >>> import numpy as np, attnbench
+        >>> figure = attnbench.plot_attention(np.full((2, 2), 0.5), ["hello", "world"])
+        >>> figure.savefig("/dev/null", format="png")
     """
     return plot_panels([(weights, tokens, key_tokens, title)], width_in)
 

@@ -71,9 +71,8 @@ def render(run: Run, named: dict[str, tables.Table], folder: Path, drawn: list[s
     if named["peers"].rows:
         sections.append(("peers", "Against peers", _table(named["peers"])))
     if named["exponents"].rows and run.summary[run.time.attrs["over"]].nunique() > 1:
-        body = _table(named["exponents"]) + "".join(
-            f"<p class=note>{_e(n)}</p>" for n in fit_notes(run)
-        )
+        body = "".join(_table(t) for name, t in named.items() if name.startswith("exponents"))
+        body += "".join(f"<p class=note>{_e(n)}</p>" for n in fit_notes(run))
         if named["crossings"].rows:
             body += "<p>Where two variants change places:</p>" + _table(named["crossings"])
         sections.append(("growth", "Growth", body + _links("tables/exponents", ("csv", "tex"))))

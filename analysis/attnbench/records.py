@@ -6,6 +6,8 @@ from these two frames, so what a field means is decided here and nowhere else.
 
 Columns of `load` (fields of results/SCHEMA.md, nested ones flattened):
   problem.*     under their own names: batch, heads, queries, keys, head_dim, v_dim, dtype, ...
+  layer_problem.*  the same, with d_model, d_out, width, encoding, ...; a head_dim or v_dim that is
+                d_model / heads, or has no meaning for the layer, is left empty
   mask.*        pattern, window, stride, offset, mask_columns, sinks, causal
   options.x     option_x      input.x    input_x (logit_scale, layer, ... keep the prefix)
   useful.x      useful_x      executed.x executed_x      dense.x  dense_x
@@ -35,7 +37,8 @@ SCHEMA = 1
 _PREFIX = {"problem": "", "layer_problem": "", "mask": "", "options": "option_"}
 _RENAMED = {"mask.columns": "mask_columns"}  # `columns` is what a DataFrame calls its own
 _KEPT_WHOLE = {"samples_ns", "flags", "options", "tiles"}
-_SHAPE = ("batch", "heads", "kv_heads", "queries", "keys", "head_dim", "v_dim")
+_SHAPE = ("batch", "heads", "kv_heads", "queries", "keys", "head_dim", "v_dim", "d_model", "d_out",
+          "width")  # fmt: skip
 _TEXT = ("kernel", "kind", "host", "target", "status", "reason", "dtype", "cache", "stop", "score",
          "pattern", "case", "experiment", "session", "run", "build", "started")  # fmt: skip
 _NUMBERS = ("round", "threads", "ranks", "median_ns", "plan_ns", "select_ns", "workspace_bytes",
@@ -43,7 +46,8 @@ _NUMBERS = ("round", "threads", "ranks", "median_ns", "plan_ns", "select_ns", "w
             "tolerance", "rows_checked", "gflops", "ceiling_gflops", "ceiling_gbps",
             "fraction_of_ceiling", "useful_flops", "useful_bytes", "useful_exps",
             "executed_flops", "window", "stride", "offset", "sinks", "mask_columns",
-            "ci95_low_ns", "ci95_high_ns", "input_layer", "input_head", *_SHAPE)  # fmt: skip
+            "ci95_low_ns", "ci95_high_ns", "input_layer", "input_head", "parameters",
+            "sequential_operations", *_SHAPE)  # fmt: skip
 
 log = logging.getLogger("attnbench")
 
@@ -120,7 +124,7 @@ def summarise(records: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd
     summary = pd.DataFrame(rows)
     summary.attrs = dict(records.attrs)
     summary["label"] = variants.labels(summary)
-    order = ["label", "batch", "heads", "head_dim", "queries", "keys", "case"]
+    order = ["label", "batch", "heads", "head_dim", "d_model", "queries", "keys", "case"]
     return summary.sort_values(order, kind="stable").reset_index(drop=True)
 
 
@@ -291,6 +295,10 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     frame["flags"] = [tuple(f) if isinstance(f, list) else () for f in frame["flags"]]
     for column in ("batch", "heads", "threads"):
         frame[column] = frame[column].fillna(1)
+    for column in ("head_dim", "v_dim"):  # of a layer they follow its width
+        frame[column] = frame[column].mask(frame[column] * frame["heads"] == frame["d_model"])
+    frame["width"] = frame["width"].mask(frame["width"] == 0)
+    frame["d_out"] = frame["d_out"].mask(frame["d_out"] == frame["d_model"])
     frame["round"] = frame["round"].fillna(0)
     frame["pattern"] = frame["pattern"].replace("", "full")
     frame["case"] = frame["case"].mask(frame["case"] == "", _identity(frame))

@@ -34,6 +34,8 @@ class Run:
     time_fits: list[fit.Fit | None]
     memory: pd.DataFrame
     memory_fits: list[fit.Fit | None]
+    # Time and memory along the other sizes that were swept.
+    others: list[tuple[pd.DataFrame, pd.DataFrame]]
 
     @property
     def title(self) -> str:
@@ -47,7 +49,12 @@ def read(directories: list[str]) -> Run:
     summary = records.summarise(frame)
     time, time_fits = fit.fit_summary(frame, summary, "time")
     memory, memory_fits = fit.fit_summary(frame, summary, "memory")
-    return Run(frame, summary, time, time_fits, memory, memory_fits)
+    others = [
+        (fit.fit_summary(frame, summary, "time", over)[0],
+         fit.fit_summary(frame, summary, "memory", over)[0])
+        for over in fit.growth_axes(summary)[1:]
+    ]  # fmt: skip
+    return Run(frame, summary, time, time_fits, memory, memory_fits, others)
 
 
 def headline(run: Run) -> str:
@@ -98,7 +105,8 @@ def terminal(run: Run, every_case: bool = False) -> str:
         parts.append(_text(tables.results(shown)) + (f"\n{note}" if note else ""))
     if len(run.time) and run.summary[run.time.attrs["over"]].nunique() > 1:
         notes = "\n".join(textwrap.fill(note, WIDTH) for note in fit_notes(run))
-        parts.append(_text(tables.exponents(run.time, run.memory)) + "\n" + notes)
+        exponents = [tables.exponents(*pair) for pair in [(run.time, run.memory), *run.others]]
+        parts.append("\n\n".join(map(_text, exponents)) + "\n" + notes)
         crossings = tables.crossings(run.time, run.time_fits)
         if crossings.rows:
             parts.append(_text(crossings))
@@ -122,6 +130,10 @@ def write(
     named = {
         "results": tables.results(run.summary),
         "exponents": tables.exponents(run.time, run.memory),
+        **{
+            f"exponents_{time.attrs['over']}": tables.exponents(time, memory)
+            for time, memory in run.others
+        },
         "crossings": tables.crossings(run.time, run.time_fits),
         "peers": tables.peer_table(run.records, run.summary),
         "not_measured": tables.gap_table(run.summary),

@@ -27,7 +27,13 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-_HEADS = {"keys": "n", "head_dim": "d", "input_layer": "layer", "input_head": "head"}
+_HEADS = {
+    "keys": "n",
+    "head_dim": "d",
+    "d_model": "d",
+    "input_layer": "layer",
+    "input_head": "head",
+}
 _TIED = {"queries": "keys", "v_dim": "head_dim", "kv_heads": "heads"}
 
 
@@ -38,9 +44,13 @@ def size_columns(summary: pd.DataFrame) -> list[str]:
         tied = _TIED.get(column)
         return tied is not None and (summary[column] == summary[tied]).all()
 
+    always = [
+        "keys",
+        *(c for c in ("head_dim", "d_model") if c in summary and summary[c].notna().any()),
+    ]
     return [
         c for c in SIZES if c in summary
-        and (c in ("keys", "head_dim") or (summary[c].nunique(dropna=False) > 1 and not follows(c)))
+        and (c in always or (summary[c].nunique(dropna=False) > 1 and not follows(c)))
     ]  # fmt: skip
 
 
@@ -67,7 +77,7 @@ def digest(summary: pd.DataFrame) -> pd.DataFrame:
     over = fit.growth_axis(summary)
     by = fit.series_columns(summary, over)
     kept = []
-    for _, series in summary.groupby(by, sort=False, dropna=False):
+    for _, series in fit.grown(summary, by, over).groupby(by, sort=False, dropna=False):
         good = series[series["status"] == "ok"]
         kept.append((good if len(good) else series).nlargest(1, over).index[0])
     return summary.loc[kept]

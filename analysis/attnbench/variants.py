@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 # The axes of a sweep, in the order in which a growth is looked for along them.
-GROWTH = ("keys", "queries", "head_dim", "v_dim", "heads", "kv_heads", "batch")
+GROWTH = ("keys", "queries", "head_dim", "v_dim", "d_model", "d_out", "width", "heads", "kv_heads",
+          "batch")  # fmt: skip
 # Where real inputs come from: axes too, but nothing grows along them.
 SIZES = (*GROWTH, "input_layer", "input_head")
 
@@ -31,7 +32,10 @@ _VARYING = {
 }
 # What enters where it varies within one kernel: that luong's score is not flash's goes with their
 # names, and the default scale, 1/sqrt(head_dim), moves with a size.
-_OWN = {"score": "{}", "scale": "scale {}"}
+_OWN = {"score": "{}", "scale": "scale {}", "encoding": "{}", "attention": "{} inside",
+        "cross": "cross {}"}  # fmt: skip
+# The sizes that the default scale and, of layers, head_dim follow.
+_WIDTHS = ("head_dim", "d_model", "heads")
 
 
 def mask_label(row: pd.Series | dict[str, Any]) -> str:
@@ -90,7 +94,8 @@ def _own(group: pd.DataFrame) -> dict[str, str]:
     found = {}
     for column, text in _OWN.items():
         if column in group:
-            sizes = group.groupby("head_dim", dropna=False)[column].nunique(dropna=False)
+            widths = [c for c in _WIDTHS if c in group]
+            sizes = group.groupby(widths, dropna=False)[column].nunique(dropna=False)
             if len(sizes) and sizes.max() > 1:
                 found[column] = text
     options = [c for c in group if c.startswith("option_") and group[c].nunique() > 1]

@@ -24,7 +24,8 @@ struct ScoreWeights {
   const float* v = nullptr;
 };
 
-// All but q, k, v are optional, and present exactly when the problem says so (has_bias, ...).
+// All but q, k, v are optional, and present exactly when the problem says so (has_bias, ...). A
+// layer has x, memory and weights instead.
 struct Inputs {
   ConstTensor q;                       // [batch][heads][queries][head_dim]
   ConstTensor k;                       // [batch][kv_heads][keys][head_dim]
@@ -36,10 +37,13 @@ struct Inputs {
   // is centred here instead of at the query, and weights are multiplied (not renormalised) by
   // exp(-(j - centre)^2 / (2 sigma^2)), sigma = window / 2 (Luong et al. 2015, eq. 10).
   const float* centers = nullptr;
+  ConstTensor x;                          // f32 [batch][1][queries][d_model]
+  ConstTensor memory;                     // f32 [batch][1][keys][d_model]: of cross-attention
+  const float* const* weights = nullptr;  // packed matrices, in the order of Layer::weights
 };
 
 struct Output {
-  Tensor out;            // [batch][heads][queries][v_dim]
+  Tensor out;            // [batch][heads][queries][v_dim]; of a layer [batch][1][queries][d_out]
   float* lse = nullptr;  // [batch][heads][queries]: log sum exp of the logits, natural log
   Tensor weights;        // f32 [batch][heads][queries][keys], zero where masked
 };
@@ -81,6 +85,8 @@ struct Context {
   const TileList* selected = nullptr;  // what select() returned
 };
 
+struct Layer;  // kernels/layers/layer.h
+
 struct Kernel {
   std::string_view name = {};  // the file's stem
   std::string_view idea = {};  // one line, for `list` and legends
@@ -104,11 +110,14 @@ struct Kernel {
   std::function<std::string()> target = nullptr;
   // "cpp", or "python" for kernels hosted in Python; plugins are marked by the loader.
   std::string_view host = "cpp";
+  // What a layer, X -> Y, says beyond. Null: attention, Q, K, V -> O.
+  std::shared_ptr<const Layer> layer = nullptr;
 };
 
 // The registry, sorted by name. Pointers stay valid for the life of the process.
-std::vector<const Kernel*> Kernels();
-const Kernel* FindKernel(std::string_view name);  // null when there is none
+std::vector<const Kernel*> Kernels();             // attention
+std::vector<const Kernel*> Layers();              // layers
+const Kernel* FindKernel(std::string_view name);  // of either kind; null when there is none
 // Aborts with a message when the name is taken or `run` is missing.
 const Kernel& RegisterKernel(Kernel kernel);
 

@@ -24,6 +24,7 @@ constexpr const char* kDTypes[] = {"f32", "bf16", "f64"};
 constexpr const char* kScores[] = {"scaled_dot", "dot",      "general",
                                    "concat",     "additive", "location"};
 constexpr const char* kPatterns[] = {"full", "local", "strided", "columns", "fixed", "tiles"};
+constexpr const char* kEncodings[] = {"none", "sinusoidal", "learned", "rotary", "alibi"};
 
 template <class Enum, std::size_t N>
 bool ParseIn(const char* const (&names)[N], const std::string& name, Enum* value) {
@@ -41,9 +42,11 @@ bool ParseIn(const char* const (&names)[N], const std::string& name, Enum* value
 const char* Name(DType dtype) { return kDTypes[static_cast<int>(dtype)]; }
 const char* Name(Score score) { return kScores[static_cast<int>(score)]; }
 const char* Name(Mask::Pattern pattern) { return kPatterns[static_cast<int>(pattern)]; }
+const char* Name(Encoding encoding) { return kEncodings[static_cast<int>(encoding)]; }
 bool Parse(const std::string& name, DType* dtype) { return ParseIn(kDTypes, name, dtype); }
 bool Parse(const std::string& name, Score* score) { return ParseIn(kScores, name, score); }
 bool Parse(const std::string& name, Mask::Pattern* p) { return ParseIn(kPatterns, name, p); }
+bool Parse(const std::string& name, Encoding* e) { return ParseIn(kEncodings, name, e); }
 
 bool TileList::Contains(Index query, Index key) const {
   const Index row = query / query_tile;
@@ -134,6 +137,10 @@ Problem& Problem::Resolve() {
   if (keys == 0) keys = queries;
   if (queries == 0) queries = keys;
   if (kv_heads == 0) kv_heads = heads;
+  if (layer) {
+    if (layer.d_out == 0) layer.d_out = layer.d_model;
+    if (head_dim == 0 && heads > 0 && layer.d_model % heads == 0) head_dim = layer.d_model / heads;
+  }
   if (v_dim == 0) v_dim = head_dim;
   if (scale == kDefaultScale)
     scale = score == Score::kScaledDot && head_dim > 0
@@ -149,9 +156,20 @@ std::string Problem::Invalid() const {
     return std::string(field) + ": must be at least " + std::to_string(low) + ", is " +
            std::to_string(value);
   };
-  const std::pair<const char*, Index> sizes[] = {
-      {"batch", batch}, {"heads", heads},       {"kv_heads", kv_heads}, {"queries", queries},
-      {"keys", keys},   {"head_dim", head_dim}, {"v_dim", v_dim}};
+  if (layer && head_dim == 0)
+    return "heads: " + std::to_string(heads) + " do not divide d_model (" +
+           std::to_string(layer.d_model) + "); give head_dim";
+  if (layer && !layer.cross && queries != keys)
+    return "keys: must equal queries within one sequence (cross = true attends over a second)";
+  const std::pair<const char*, Index> sizes[] = {{"d_model", layer ? layer.d_model : 1},
+                                                 {"d_out", layer ? layer.d_out : 1},
+                                                 {"batch", batch},
+                                                 {"heads", heads},
+                                                 {"kv_heads", kv_heads},
+                                                 {"queries", queries},
+                                                 {"keys", keys},
+                                                 {"head_dim", head_dim},
+                                                 {"v_dim", v_dim}};
   for (auto [field, value] : sizes) {
     if (auto e = at_least(field, value, 1); !e.empty()) return e;
     if (value > (Index{1} << 40)) return std::string(field) + ": too large";

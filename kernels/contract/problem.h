@@ -88,6 +88,31 @@ struct Cost {
   double flops = 0, exps = 0, bytes = 0;
 };
 
+// How a layer tells one position from another; without any, self-attention is blind to order.
+// Defined in kernels/position.h.
+enum class Encoding : std::uint8_t {
+  kNone,
+  kSinusoidal,  // added to the sequence                   Vaswani et al. 2017, 3.5
+  kLearned,     // a weight a position and column, added   the same, "learned positional embeddings"
+  kRotary,      // queries and keys turned by angle        Su et al. 2021
+  kAlibi,       // logits fall off linearly with distance  Press et al. 2021
+};
+
+// What a layer has on top of the attention inside it: Y = layer(X). Sequences are X [batch,
+// queries, d_model] and, for cross-attention, a second one [batch, keys, d_model].
+struct LayerShape {
+  static constexpr const char* kAuto = "auto";  // flash, or else the first that serves
+
+  Index d_model = 0;  // 0: no layer, the problem is attention itself
+  Index d_out = 0;    // columns of Y; default d_model
+  Index width = 0;    // of a convolution: how many positions it sees
+  Encoding encoding = Encoding::kNone;
+  bool cross = false;
+  std::string attention = kAuto;  // the kernel inside
+
+  explicit operator bool() const { return d_model > 0; }
+};
+
 struct Problem {
   static constexpr double kDefaultScale = -std::numeric_limits<double>::infinity();
 
@@ -102,11 +127,16 @@ struct Problem {
   Positions positions;
   DType dtype = DType::kF32, out_dtype = DType::kF32;
   bool has_bias = false, has_key_lengths = false, has_centers = false;  // what Inputs will carry
+  LayerShape layer;  // then head_dim defaults to d_model / heads, and all above is what is inside
 
   // Fills in the defaults marked above. Kernels only ever see resolved, valid problems.
   Problem& Resolve();
   // Empty, or what is wrong: one line that starts with the field's name.
   std::string Invalid() const;
+
+  // Output::out is [batch][out_heads][queries][out_columns].
+  Index out_heads() const { return layer ? 1 : heads; }
+  Index out_columns() const { return layer ? layer.d_out : v_dim; }
 
   Index KvHead(Index head) const { return head / (heads / kv_heads); }
   Index QueryPosition(Index query) const {
@@ -136,9 +166,11 @@ struct Problem {
 const char* Name(DType dtype);
 const char* Name(Score score);
 const char* Name(Mask::Pattern pattern);
+const char* Name(Encoding encoding);
 // False when the name is unknown.
 bool Parse(const std::string& name, DType* dtype);
 bool Parse(const std::string& name, Score* score);
 bool Parse(const std::string& name, Mask::Pattern* pattern);
+bool Parse(const std::string& name, Encoding* encoding);
 
 }  // namespace attnbench

@@ -24,15 +24,19 @@ bool Has(const std::vector<T>& values, T value) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
 
-}  // namespace
-
-std::vector<const Kernel*> Kernels() {
+std::vector<const Kernel*> Sorted(bool layers) {
   std::vector<const Kernel*> kernels;
-  for (const Kernel& kernel : Registered()) kernels.push_back(&kernel);
+  for (const Kernel& kernel : Registered())
+    if ((kernel.layer != nullptr) == layers) kernels.push_back(&kernel);
   std::sort(kernels.begin(), kernels.end(),
             [](const Kernel* a, const Kernel* b) { return a->name < b->name; });
   return kernels;
 }
+
+}  // namespace
+
+std::vector<const Kernel*> Kernels() { return Sorted(false); }
+std::vector<const Kernel*> Layers() { return Sorted(true); }
 
 const Kernel* FindKernel(std::string_view name) {
   for (const Kernel& kernel : Registered())
@@ -81,6 +85,7 @@ Index Options::operator[](std::string_view name) const {
 }
 
 std::string Unserved(const Problem& p, const Serves& s) {
+  if (p.layer) return "d_model is a layer's";
   if (!Has(s.scores, p.score)) return "score '" + std::string(Name(p.score)) + "' is not served";
   if (!Has(s.patterns, p.mask.pattern))
     return "pattern '" + std::string(Name(p.mask.pattern)) + "' is not served";

@@ -9,6 +9,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/simd/exp-inl.h"
+#include "kernels/simd/tanh-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attnbench {
@@ -50,21 +51,6 @@ void RowDots(const float* q, const float* k, Index row_stride, Index rows, Index
   }
 }
 
-// tanh: x + x^3 P(x^2) near 0 (Cephes' single-precision polynomial), else from exp(-2|x|).
-HWY_INLINE VF Tanh(VF x) {
-  const VF magnitude = hn::Abs(x), one = hn::Set(df, 1.0f);
-  const VF square = hn::Mul(x, x);
-  VF p = hn::Set(df, -5.70498872745e-3f);
-  p = hn::MulAdd(p, square, hn::Set(df, 2.06390887954e-2f));
-  p = hn::MulAdd(p, square, hn::Set(df, -5.37397155531e-2f));
-  p = hn::MulAdd(p, square, hn::Set(df, 1.33314422036e-1f));
-  p = hn::MulAdd(p, square, hn::Set(df, -3.33332819422e-1f));
-  const VF near_zero = hn::MulAdd(hn::Mul(p, square), x, x);
-  const VF e = Exp(df, hn::Mul(magnitude, hn::Set(df, -2.0f)));
-  const VF far = hn::CopySign(hn::Div(hn::Sub(one, e), hn::Add(one, e)), x);
-  return hn::IfThenElse(hn::Lt(magnitude, hn::Set(df, 0.625f)), near_zero, far);
-}
-
 void AdditiveDots(const float* query, const float* keys, Index rows, Index hidden, const float* v,
                   float scale, float* logits) {
   const Index lanes = hn::Lanes(df);
@@ -73,7 +59,7 @@ void AdditiveDots(const float* query, const float* keys, Index rows, Index hidde
     for (Index h = 0; h < hidden; h += lanes) {
       const Index n = std::min(lanes, hidden - h);
       const VF x = hn::Add(hn::LoadN(df, query + h, n), hn::LoadN(df, keys + j * hidden + h, n));
-      sum = hn::MulAdd(hn::LoadN(df, v + h, n), Tanh(x), sum);
+      sum = hn::MulAdd(hn::LoadN(df, v + h, n), Tanh(df, x), sum);
     }
     logits[j] = scale * hn::ReduceSum(df, sum);
   }

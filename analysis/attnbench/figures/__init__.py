@@ -45,6 +45,11 @@ FIGURES = (
         growth.time,
     ),
     Figure(
+        "time_by_width", "Time against width",
+        "The same against the second size that was swept.",
+        growth.time_by_second_size,
+    ),
+    Figure(
         "memory", "Memory",
         "Peak memory of one run above what the process held before it, log-log, with local"
         " slopes; no new page at all is drawn as one.",

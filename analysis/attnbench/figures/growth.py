@@ -25,20 +25,28 @@ _COLUMNS = {
 
 def time(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style.Drawing | None:
     """Time a run against the swept size."""
-    return _growth(records, summary, width_in, "time")
+    return _growth(records, summary, width_in, "time", fit.growth_axis(summary))
+
+
+def time_by_second_size(
+    records: pd.DataFrame, summary: pd.DataFrame, width_in: float
+) -> style.Drawing | None:
+    """The same against the second size that was swept, where there is one."""
+    axes = fit.growth_axes(summary)
+    return _growth(records, summary, width_in, "time", axes[1]) if len(axes) > 1 else None
 
 
 def memory(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style.Drawing | None:
     """Peak memory above the process's floor against the swept size."""
-    return _growth(records, summary, width_in, "memory")
+    return _growth(records, summary, width_in, "memory", fit.growth_axis(summary))
 
 
 def _growth(
-    records: pd.DataFrame, summary: pd.DataFrame, width_in: float, quantity: str
+    records: pd.DataFrame, summary: pd.DataFrame, width_in: float, quantity: str, over: str
 ) -> style.Drawing | None:
     value, predicted, name, text, base = _COLUMNS[quantity]
-    over = fit.growth_axis(summary)
     shown = summary[summary["status"] != "refused"]
+    shown = fit.grown(shown, fit.series_columns(shown, over), over)
     good = shown[(shown["status"] == "ok") & (shown[value] > 0)]
     if good[over].nunique() < FEWEST_SIZES:
         return None
@@ -64,7 +72,7 @@ def _growth(
         _slopes(bottom, own, over, marks)
         for panel in (top, bottom):
             style.log_sizes(panel, data[over], style.axis_name(summary, over))
-        _guides(top, data[over])
+        _guides(top, data[over], "n" if over in ("keys", "queries") else "d")
         style.unit_ticks(top, text)
         top.set_xlabel("")
         top.tick_params(labelbottom=False)
@@ -163,14 +171,14 @@ def _slopes(axes: Axes, own: pd.DataFrame, over: str, marks: dict[str, style.Mar
     axes.set_yticks(range(int(top) + 1))
 
 
-def _guides(axes: Axes, sizes: pd.Series) -> None:
+def _guides(axes: Axes, sizes: pd.Series, letter: str) -> None:
     """A small fan of slopes 1 and 2 in the upper left, which growing curves leave free."""
     low, high = axes.get_ylim()
     first, last = sizes.min(), sizes.max()
     n = np.array([first, first * (last / first) ** 0.3])
     rise = np.log((n[1] / n[0]) ** 2) / np.log(high / low)
     start = low * (high / low) ** min(0.95 - rise, 0.8)
-    for power, name in ((1, "n"), (2, "n²")):
+    for power, name in ((1, letter), (2, f"{letter}²")):
         y = start * (n / n[0]) ** power
         axes.plot(n, y, color=style.FAINT, lw=0.6, zorder=0.5)
         axes.annotate(name, (n[1], y[1]), xytext=(2, 0), textcoords="offset points", va="center",

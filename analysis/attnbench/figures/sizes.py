@@ -15,7 +15,8 @@ _SIGNS = {"skipped": "skip", "refused": "refused", "failed": "fail", "timeout": 
 def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style.Drawing | None:
     """A panel a variant: keys across, head_dim up; a cell without a figure says why."""
     shown = summary[summary["label"].isin(summary[summary["status"] == "ok"]["label"])]
-    keys, dims = sorted(shown["keys"].unique()), sorted(shown["head_dim"].unique())
+    width = "d_model" if shown["d_model"].notna().all() else "head_dim"
+    keys, dims = sorted(shown["keys"].unique()), sorted(shown[width].dropna().unique())
     if len(keys) < 2 or len(dims) < 2:
         return None
     labels = list(dict.fromkeys(shown["label"]))
@@ -30,10 +31,10 @@ def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
     image = None
     for i, label in enumerate(labels):
         panel, own = axes[i // across][i % across], shown[shown["label"] == label]
-        own = own.sort_values("gflops").drop_duplicates(["keys", "head_dim"], keep="last")
-        table = own.pivot(index="head_dim", columns="keys", values="gflops")
+        own = own.sort_values("gflops").drop_duplicates(["keys", width], keep="last")
+        table = own.pivot(index=width, columns="keys", values="gflops")
         table = table.reindex(index=dims, columns=keys)
-        status = own.pivot(index="head_dim", columns="keys", values="status")
+        status = own.pivot(index=width, columns="keys", values="status")
         status = status.reindex(index=dims, columns=keys)
         image = panel.imshow(
             table, origin="lower", aspect="auto", cmap="cividis", vmin=0, vmax=peak
@@ -65,5 +66,5 @@ def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
     )
     bar.set_label("GFLOP/s")
     bar.outline.set_visible(False)
-    data = shown[["label", "keys", "head_dim", "heads", "status", "gflops", "fraction_of_ceiling"]]
+    data = shown[["label", "keys", width, "heads", "status", "gflops", "fraction_of_ceiling"]]
     return style.Drawing(style.finish(figure, summary), data)

@@ -199,7 +199,8 @@ def _plain(text: str) -> str:
 
 
 AXIS_NAMES = {"keys": "keys n", "queries": "queries", "head_dim": "head_dim d", "heads": "heads",
-              "batch": "batch", "v_dim": "v_dim", "kv_heads": "kv_heads"}  # fmt: skip
+              "batch": "batch", "v_dim": "v_dim", "kv_heads": "kv_heads",
+              "d_model": "model width d"}  # fmt: skip
 
 
 def axis_name(frame: pd.DataFrame, column: str) -> str:
@@ -220,13 +221,22 @@ def facet_keys(frame: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]
 def facet(frame: pd.DataFrame, columns: list[str], key: tuple[Any, ...]) -> pd.DataFrame:
     """The rows of one key of facet_keys."""
     for column, level in zip(columns, key, strict=True):
-        frame = frame[frame[column] == level]
+        frame = frame[frame[column].isna() if pd.isna(level) else frame[column] == level]
     return frame
 
 
 def facet_title(columns: list[str], key: tuple[Any, ...]) -> str:
-    names = {"head_dim": "d", "keys": "n", "input_layer": "layer", "input_head": "head"}
-    return ", ".join(f"{names.get(c, c)} = {v}" for c, v in zip(columns, key, strict=True))
+    names = {
+        "head_dim": "d",
+        "d_model": "d",
+        "keys": "n",
+        "input_layer": "layer",
+        "input_head": "head",
+    }
+    return ", ".join(
+        f"{names.get(c, c)} = {v:g}" if isinstance(v, float) else f"{names.get(c, c)} = {v}"
+        for c, v in zip(columns, key, strict=True)
+    )
 
 
 def save(drawing: Drawing, stem: Path, formats: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
