@@ -37,8 +37,7 @@ SCHEMA = 1
 _PREFIX = {"problem": "", "layer_problem": "", "mask": "", "options": "option_"}
 _RENAMED = {"mask.columns": "mask_columns"}  # `columns` is what a DataFrame calls its own
 _KEPT_WHOLE = {"samples_ns", "flags", "options", "tiles"}
-_SHAPE = ("batch", "heads", "kv_heads", "queries", "keys", "head_dim", "v_dim", "d_model", "d_out",
-          "width")  # fmt: skip
+_SHAPE = ("batch", "heads", "kv_heads", "queries", "keys", "head_dim", "v_dim", "d_model")
 _TEXT = ("kernel", "kind", "host", "target", "status", "reason", "dtype", "cache", "stop", "score",
          "pattern", "case", "experiment", "session", "run", "build", "started")  # fmt: skip
 _NUMBERS = ("round", "threads", "ranks", "median_ns", "plan_ns", "select_ns", "workspace_bytes",
@@ -47,7 +46,7 @@ _NUMBERS = ("round", "threads", "ranks", "median_ns", "plan_ns", "select_ns", "w
             "fraction_of_ceiling", "useful_flops", "useful_bytes", "useful_exps",
             "executed_flops", "window", "stride", "offset", "sinks", "mask_columns",
             "ci95_low_ns", "ci95_high_ns", "input_layer", "input_head", "parameters",
-            "sequential_operations", *_SHAPE)  # fmt: skip
+            "sequential_operations", "d_out", "width", *_SHAPE)  # fmt: skip
 
 log = logging.getLogger("attnbench")
 
@@ -297,7 +296,6 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
         frame[column] = frame[column].fillna(1)
     for column in ("head_dim", "v_dim"):  # of a layer they follow its width
         frame[column] = frame[column].mask(frame[column] * frame["heads"] == frame["d_model"])
-    frame["width"] = frame["width"].mask(frame["width"] == 0)
     frame["d_out"] = frame["d_out"].mask(frame["d_out"] == frame["d_model"])
     frame["round"] = frame["round"].fillna(0)
     frame["pattern"] = frame["pattern"].replace("", "full")

@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 # The axes of a sweep, in the order in which a growth is looked for along them.
-GROWTH = ("keys", "queries", "head_dim", "v_dim", "d_model", "d_out", "width", "heads", "kv_heads",
-          "batch")  # fmt: skip
+GROWTH = ("keys", "queries", "head_dim", "v_dim", "d_model", "heads", "kv_heads", "batch")
 # Where real inputs come from: axes too, but nothing grows along them.
 SIZES = (*GROWTH, "input_layer", "input_head")
 
@@ -33,7 +32,7 @@ _VARYING = {
 # What enters where it varies within one kernel: that luong's score is not flash's goes with their
 # names, and the default scale, 1/sqrt(head_dim), moves with a size.
 _OWN = {"score": "{}", "scale": "scale {}", "encoding": "{}", "attention": "{} inside",
-        "cross": "cross {}"}  # fmt: skip
+        "cross": "cross {}", "d_out": "to {} columns", "width": "width {}"}  # fmt: skip
 # The sizes that the default scale and, of layers, head_dim follow.
 _WIDTHS = ("head_dim", "d_model", "heads")
 
@@ -69,7 +68,8 @@ def labels(frame: pd.DataFrame) -> pd.Series:
     for i, (_, row) in enumerate(frame.iterrows()):
         words = [mask_label(row)]
         words += [_VARYING[c].format(_short(row[c])) for c in common if pd.notna(row[c])]
-        words += [text.format(_short(row[c])) for c, text in own[row["kernel"]].items()]
+        varying = own[row["kernel"]].items()
+        words += [text.format(_short(row[c])) for c, text in varying if pd.notna(row[c])]
         text = ", ".join(w for w in words if w)
         if text:
             parts[i] += f" ({text})"

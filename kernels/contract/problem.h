@@ -101,7 +101,7 @@ enum class Encoding : std::uint8_t {
 // What a layer has on top of the attention inside it: Y = layer(X). Sequences are X [batch,
 // queries, d_model] and, for cross-attention, a second one [batch, keys, d_model].
 struct LayerShape {
-  static constexpr const char* kAuto = "auto";  // flash, or else the first that serves
+  static constexpr const char* kAuto = "auto";  // the one made for the pattern, else flash, ...
 
   Index d_model = 0;  // 0: no layer, the problem is attention itself
   Index d_out = 0;    // columns of Y; default d_model

@@ -7,7 +7,8 @@
 // the chain is U h, a matrix times one vector a batch element, n times in a row. With several
 // threads each owns some of the units, and all meet after every step. Gates stand side by side:
 // W [d_model][gates * hidden], U [hidden][gates * hidden], LSTM i f g o, GRU r z n (as in PyTorch,
-// transposed); h_0 = c_0 = 0; hidden = d_out.
+// transposed); h_0 = c_0 = 0; hidden = d_out. U is copied once a run into panels of 64 columns,
+// which every step then reads from end to end.
 //
 // Papers: Elman 1990; Hochreiter, Schmidhuber 1997 with the forget gate of Gers et al. 2000; Cho et
 // al. 2014 (GRU; the reset gate after the product, as in cuDNN). Vaswani et al. 2017, table 1:
@@ -40,8 +41,12 @@ void Step(const CellStep& step, Index first, Index count) {
   if constexpr (kCell == Cell::kGru) GruStep(step, first, count);
 }
 
+// Columns of U that are kept together: what WeightedSum holds in registers.
+constexpr Index kPanel = 64;
+
 struct Scratch {
   float* input;      // [batch][n][gates * hidden]: W x
+  float* packed;     // U in panels, each thread's own together
   float* recurrent;  // [batch][gates * hidden]: U h of the step
   float* state;      // [batch][hidden]: c
   float* zero;       // [hidden]: h_0
@@ -49,8 +54,8 @@ struct Scratch {
 Scratch Layout(const Problem& p, Index gates, Arena& arena) {
   const Index hidden = p.layer.d_out;
   return {arena.Take<float>(p.batch * p.queries * gates * hidden),
-          arena.Take<float>(p.batch * gates * hidden), arena.Take<float>(p.batch * hidden),
-          arena.Take<float>(hidden)};
+          arena.Take<float>(hidden * gates * hidden), arena.Take<float>(p.batch * gates * hidden),
+          arena.Take<float>(p.batch * hidden), arena.Take<float>(hidden)};
 }
 
 template <Cell kCell>
@@ -75,18 +80,27 @@ void Run(const Problem& p, const Inputs& in, const Output& out, const Context& c
     const Index share = ((hidden + threads - 1) / threads + 15) / 16 * 16;
     const Index first = std::min(hidden, omp_get_thread_num() * share);
     const Index count = std::min(share, hidden - first);
-    for (Index t = 0; t < n; ++t) {
-      if (t > 0 && count > 0) {
-        const float* previous = out.out.Row<float>(0, 0, t - 1);
-        for (Index gate = 0; gate < kGates; ++gate) {
-          const Index at = gate * hidden + first;
-          if (p.batch == 1)
-            WeightedSum(previous, u + at, columns, hidden, count, 1.0f, s.recurrent + at);
-          else
-            Gemm(p.batch, count, hidden, 1.0f, {previous, out.out.batch_stride}, {u + at, columns},
-                 Transpose::kNo, {s.recurrent + at, columns});
+    // visit(column, width, panel) for each of the thread's panels.
+    const auto for_panels = [&](const auto& visit) {
+      float* panel = s.packed + kGates * first * hidden;
+      for (Index gate = 0; gate < kGates; ++gate)
+        for (Index unit = 0; unit < count; unit += kPanel) {
+          const Index width = std::min(kPanel, count - unit);
+          visit(gate * hidden + first + unit, width, panel);
+          panel += hidden * width;
         }
-      }
+    };
+    for_panels([&](Index column, Index width, float* panel) {
+      for (Index k = 0; k < hidden; ++k)
+        std::copy_n(u + k * columns + column, width, panel + k * width);
+    });
+    for (Index t = 0; t < n; ++t) {
+      if (t > 0)
+        for_panels([&](Index column, Index width, const float* panel) {
+          for (Index b = 0; b < p.batch; ++b)
+            WeightedSum(out.out.Row<float>(b, 0, t - 1), panel, width, hidden, width, 1.0f,
+                        s.recurrent + b * columns + column);
+        });
       for (Index b = 0; b < p.batch && count > 0; ++b)
         Step<kCell>({.input = s.input + (b * n + t) * columns,
                      .input_bias = in.weights[2],

@@ -46,7 +46,10 @@ std::string Objection(const Kernel& kernel, const Problem& inner) {
 
 const Kernel* InnerKernel(const Problem& p, const Problem& inner) {
   if (p.layer.attention != LayerShape::kAuto) return FindKernel(p.layer.attention);
-  for (const char* name : {"flash", "blis_blocked", "naive"})
+  const bool local = p.mask.pattern == Mask::Pattern::kLocal;
+  const bool sparse = !local && p.mask.pattern != Mask::Pattern::kFull;
+  const char* first = local ? "local_window" : sparse ? "sparse_strided" : "flash";
+  for (const char* name : {first, "flash", "blis_blocked", "naive"})
     if (const Kernel* kernel = FindKernel(name); kernel && Objection(*kernel, inner).empty())
       return kernel;
   return FindKernel("reference");

@@ -59,7 +59,7 @@ def roofline(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> s
     for label, series in good.groupby("label", sort=False):
         mark = marks[label]
         drawn.append(label)
-        others = [c for c in ("head_dim", "heads", "batch") if series[c].nunique() > 1]
+        others = [c for c in ("head_dim", "d_model", "heads", "batch") if series[c].nunique() > 1]
         for _, line in series.groupby(others) if others else [((), series)]:
             line = line.sort_values("useful_flops")
             panel.plot(line["intensity"], line["gflops"], color=mark.color, lw=0.5, alpha=0.5)
@@ -76,6 +76,6 @@ def roofline(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> s
     panel.set_xlabel("useful intensity (flop/byte)")
     panel.set_ylabel("useful GFLOP/s")
     handles: list[Any] = [style.handle(label, marks[label], linestyle="none") for label in drawn]
-    columns = ["label", "keys", "head_dim", "intensity", "gflops", "ceiling_gflops",
+    columns = ["label", "keys", "head_dim", "d_model", "intensity", "gflops", "ceiling_gflops",
                "ceiling_gbps", "fraction_of_ceiling"]  # fmt: skip
     return style.Drawing(style.finish(figure, summary, handles), good[columns])

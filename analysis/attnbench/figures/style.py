@@ -30,7 +30,8 @@ _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00",
 _MARKERS = "osD^vP*XhpdH"
 # The kernels that reports compare most often never share a colour.
 _FIXED = {"naive": 1, "blis_blocked": 5, "flash": 0, "local_window": 2, "sparse_strided": 3,
-          "luong": 4, "bahdanau": 6, "split_keys": 8, "reference": 9}  # fmt: skip
+          "luong": 4, "bahdanau": 6, "split_keys": 8, "reference": 9,
+          "self_attention": 0, "rnn": 5, "lstm": 1, "gru": 3, "convolution": 2}  # fmt: skip
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (2, 2)))
 
 
