@@ -60,39 +60,48 @@ def render(run: Run, named: dict[str, tables.Table], folder: Path, drawn: list[s
     from attnbench.report import DIGEST_ABOVE, fit_notes, headline
 
     _, counts = headline(run).split("\n")
-    everything = _table(named["results"])
+    everything = table_html(named["results"])
     if len(run.summary) > DIGEST_ABOVE:
-        digest = _table(tables.results(tables.digest(run.summary)))
+        digest = table_html(tables.results(tables.digest(run.summary)))
         everything = (
             f"<p>The largest measured size of each series.</p>{digest}<details><summary>All "
             f"{len(run.summary)} cases</summary>{everything}</details>"
         )
     sections.append(("results", "Results", everything + _links("tables/results", ("csv", "tex"))))
     if named["peers"].rows:
-        sections.append(("peers", "Against peers", _table(named["peers"])))
+        sections.append(("peers", "Against peers", table_html(named["peers"])))
     if named["exponents"].rows and run.summary[run.time.attrs["over"]].nunique() > 1:
-        body = _table(named["exponents"]) + "".join(
+        body = table_html(named["exponents"]) + "".join(
             f"<p class=note>{_e(n)}</p>" for n in fit_notes(run)
         )
         if named["crossings"].rows:
-            body += "<p>Where two variants change places:</p>" + _table(named["crossings"])
+            body += "<p>Where two variants change places:</p>" + table_html(named["crossings"])
         sections.append(("growth", "Growth", body + _links("tables/exponents", ("csv", "tex"))))
     for figure in figures.FIGURES:
         if figure.name in drawn and figure.name != "gaps":
             sections.append((figure.name, figure.title, _figure(figure, folder)))
     if named["not_measured"].rows:
-        body = _table(named["not_measured"]) + _links("tables/not_measured", ("csv", "tex"))
+        body = table_html(named["not_measured"]) + _links("tables/not_measured", ("csv", "tex"))
         sections.append(("gaps", "What was not measured", body))
     sections.append(("environment", "Environment", _environment(run)))
+    started = min((s for s in run.records["started"] if s), default="")[:16].replace("T", " ")
+    lead = (
+        f"{_e(machine.footer(run.summary))}{f' · {_e(started)} UTC' if started else ''}"
+        f"<br>{_e(counts)}"
+    )
+    return document(run.title, lead, sections, _messages(run))
+
+
+def document(title: str, lead: str, sections: list[tuple[str, str, str]], header: str = "") -> str:
+    """The page around sections of (id, title, body); lead, header and bodies are HTML already."""
     contents = "".join(f'<li><a href="#{i}">{_e(t)}</a></li>' for i, t, _ in sections)
     body = "".join(f'<section><h2 id="{i}">{_e(t)}</h2>{b}</section>' for i, t, b in sections)
-    started = min((s for s in run.records["started"] if s), default="")[:16].replace("T", " ")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>attnbench: {_e(run.title)}</title>'
-        f"<style>{_STYLE}</style></head><body><header><h1>attnbench: {_e(run.title)}</h1>"
-        f'<p class="lead">{_e(machine.footer(run.summary))}{f" · {_e(started)} UTC" if started else ""}'
-        f"<br>{_e(counts)}</p>{_messages(run)}</header><nav><ol>{contents}</ol></nav>{body}</body></html>\n"
+        f'content="width=device-width, initial-scale=1"><title>attnbench: {_e(title)}</title>'
+        f"<style>{_STYLE}</style></head><body><header><h1>attnbench: {_e(title)}</h1>"
+        f'<p class="lead">{lead}</p>{header}</header><nav><ol>{contents}</ol></nav>{body}'
+        "</body></html>\n"
     )
 
 
@@ -124,7 +133,7 @@ def _figure(figure: figures.Figure, folder: Path) -> str:
     )
 
 
-def _table(table: tables.Table) -> str:
+def table_html(table: tables.Table) -> str:
     columns = list(zip(table.header, *table.rows, strict=True))
     numeric = [
         any(column[1:]) and all(not c or c[0].isdigit() or c[0] in "-+.<>" for c in column[1:])

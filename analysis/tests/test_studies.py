@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Studies: what one leaves behind, that verdicts follow the numbers, and each one's mathematics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("attnbench._core")
+
+from attnbench import cli, studies
+from attnbench.studies import Claim, order
+
+
+def record(*agreeing: bool) -> dict:
+    return {"claims": [{"expected": "", "found": "", "agrees": a} for a in agreeing]}
+
+
+def test_the_list_names_every_study_with_its_question(capsys):
+    assert cli.main(["study"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = studies.all_studies()
+    assert [line.split()[0] for line in lines] == [study.name for study in found]
+    for line, study in zip(lines, found):
+        assert line.endswith(study.question) and "\n" not in study.question
+        assert study.expected
+
+
+def test_every_study_bears_its_files_name():
+    for name, path in studies._files().items():
+        assert studies.module(name).STUDY.name == name, path
+
+
+def test_an_unknown_study_is_one_line_and_status_2(capsys):
+    assert cli.main(["study", "odrer"]) == 2
+    error = capsys.readouterr().err
+    assert "'odrer'" in error and "order" in error and error.count("\n") == 1
+
+
+def test_study_order_leaves_numbers_figures_and_a_page(tmp_path: Path, capsys):
+    folder = tmp_path / "order"
+    assert cli.main(["study", "order", "--quick", "-o", str(folder)]) == 0
+    found = json.loads((folder / "study.json").read_text())
+    assert found["agrees"] is True and found["quick"] is True
+    assert len(found["numbers"]["break"]["rotary"]["shuffled"]) == 3
+    for kind in studies.FORMATS:
+        assert (folder / "figures" / f"equivariance.{kind}").stat().st_size > 3000
+    page = (folder / "report.html").read_text()
+    assert studies.verdict(found) in page and "<svg" in page and "f(PX) = P f(X)" in page
+    assert "agrees  each encoding" in capsys.readouterr().out
+
+
+def test_the_verdict_follows_the_claims():
+    assert "agrees with" in studies.verdict(record(True, True))
+    assert "contradicts" in studies.verdict(record(False, False))
+    assert "1 of 3 points" in studies.verdict(record(True, False, False))
+    finding = studies.Finding([], [Claim("", "", True), Claim("", "", False)], {})
+    assert not finding.agrees
+
+
+def test_numbers_become_json():
+    value = {1: np.float32(0.5), "a": [np.arange(2), (np.nan, np.inf)], "b": np.bool_(True)}
+    assert studies.plain(value) == {"1": 0.5, "a": [[0, 1], [None, None]], "b": True}
+    json.dumps(studies.plain(value), allow_nan=False)
+
+
+# --- order -----------------------------------------------------------------------------------
+
+
+def test_sinusoids_start_at_zero_and_one_and_have_the_papers_wavelengths():
+    table = order.sinusoidal(700, 4)
+    np.testing.assert_array_equal(table[0], [0, 1, 0, 1])
+    np.testing.assert_allclose(table[:, 0], np.sin(np.arange(700)), atol=1e-6)
+    np.testing.assert_allclose(table[:, 3], np.cos(np.arange(700) / 100), atol=1e-6)
+
+
+def test_rotary_products_depend_on_the_distance_alone():
+    random = np.random.default_rng(1)
+    q, k = (np.tile(random.standard_normal(8).astype(np.float32), (10, 1)) for _ in range(2))
+    products = order.rotary(q) @ order.rotary(k).T
+    for distance in range(-9, 10):
+        diagonal = np.diagonal(products, distance)
+        np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-5)
+    assert abs(products[0, 3] - products[3, 0]) > 1e-3  # and it knows before from after
+    np.testing.assert_allclose(np.linalg.norm(order.rotary(q), axis=1), np.linalg.norm(q, axis=1),
+                               rtol=1e-6)  # fmt: skip
+
+
+def test_alibi_falls_with_distance_by_each_heads_slope():
+    bias = order.alibi(5, 2)
+    np.testing.assert_allclose(bias[0, 4], [-0.25, -0.1875, -0.125, -0.0625, 0])
+    np.testing.assert_array_equal(bias, np.swapaxes(bias, 1, 2))
+    assert (bias[1] >= bias[0]).all()
+
+
+def test_a_break_is_measured_where_there_is_one():
+    x = np.random.default_rng(2).standard_normal((6, 3))
+    backwards = np.arange(6)[::-1]
+    assert order.broken(lambda a: a * 2, x, backwards) == 0
+    assert order.broken(lambda a: a + np.arange(6)[:, None], x, backwards) > 0.5
