@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("attnbench._core")
 
-from attnbench import cli, studies
-from attnbench.studies import Claim, order
+from attnbench import cli, studies, tensors
+from attnbench.studies import Claim, collapse, order, self_luong, words
 
 
 def record(*agreeing: bool) -> dict:
@@ -101,3 +101,71 @@ def test_a_break_is_measured_where_there_is_one():
     backwards = np.arange(6)[::-1]
     assert order.broken(lambda a: a * 2, x, backwards) == 0
     assert order.broken(lambda a: a + np.arange(6)[:, None], x, backwards) > 0.5
+
+
+# --- words -----------------------------------------------------------------------------------
+
+
+def test_distances_are_one_less_cosine():
+    table = words.distances(np.array([[1.0, 0], [2, 0], [0, 3], [-1, 0]]))
+    np.testing.assert_allclose(table[0], [0, 0, 1, 2], atol=1e-12)
+
+
+def test_pairs_are_split_by_kind_and_the_nearest_is_another():
+    points = np.array([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1], [1, 0.05]])
+    kinds = ["a", "a", "b", "b", "b"]  # the last of b stands among a
+    table = words.distances(points)
+    other, same = words.between_and_within(table, kinds)
+    assert (len(other), len(same)) == (6, 4)
+    assert words.nearest_kind(table, kinds).tolist() == [False, False, True, True, False]
+
+
+# --- self_luong ------------------------------------------------------------------------------
+
+
+def test_ulps_count_steps_between_floats():
+    one = np.float32([1, -1, 0])
+    assert self_luong.ulps(one, one) == 0
+    assert self_luong.ulps(one, np.nextafter(one, np.float32(9))) == 1
+    assert self_luong.ulps(np.float32([-0.0]), np.float32([0.0])) == 0
+
+
+def test_self_attention_and_luong_agree_in_every_kernel_and_with_projections():
+    random = np.random.default_rng(5)
+    h = random.standard_normal((9, 12)).astype(np.float32)
+    same = self_luong.by_kernel(h)
+    assert {"naive", "flash"} <= set(same) and max(same.values()) <= 4
+    maps = [random.standard_normal((12, 7)).astype(np.float32) / 4 for _ in range(3)]
+    assert max(self_luong.projected(h, *maps)) < 1e-5
+
+
+def test_entropy_is_ln_n_where_uniform_and_0_where_certain():
+    assert self_luong.entropy(np.full((3, 8), 1 / 8)) == pytest.approx(np.log(8))
+    assert self_luong.entropy(np.eye(4)) == 0
+
+
+# --- collapse --------------------------------------------------------------------------------
+
+
+def test_the_residual_is_1_for_centred_tokens_and_0_for_equal_ones():
+    x = np.random.default_rng(6).standard_normal((10, 4))
+    assert collapse.residual(x - x.mean(0)) == pytest.approx(1)
+    assert collapse.residual(np.tile(x[:1], (10, 1))) == pytest.approx(0, abs=1e-12)
+    shifted = x - x.mean(0) + np.linalg.norm(x - x.mean(0)) / np.sqrt(10 * 4)
+    assert collapse.residual(shifted) == pytest.approx(np.sqrt(0.5))
+
+
+def test_skips_keep_what_attention_alone_averages_away():
+    alone, skipped = (collapse.random_layers(3, 6, skip)[-1] for skip in (False, True))
+    assert alone < 1e-3 < 0.3 < skipped
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", ["words", "self_luong", "collapse"])
+def test_studies_of_the_real_model_run(name, tmp_path):
+    try:
+        tensors.load_model("minilm")
+    except ValueError as error:
+        pytest.skip(str(error))
+    found = studies.execute(studies.module(name).STUDY, tmp_path, quick=True)
+    assert found["claims"] and found["figures"]
