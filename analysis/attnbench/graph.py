@@ -82,6 +82,25 @@ def merge_words(weights: np.ndarray, words: Sequence[Word]) -> np.ndarray:
     return np.stack([columns[list(word.pieces)].mean(0) for word in words])
 
 
+def rollout(layers: Sequence[np.ndarray], skip: float = 0.5) -> np.ndarray:
+    """How much of each input token reaches each output one through a stack of layers ``[n, n]``:
+    the product of the layers' graphs, each mixed with the skip connection (Abnar and Zuidema 2020).
+
+    Args:
+        layers: weights ``[n, n]`` a layer, the first layer first. skip: the skip's share, 0 ... 1.
+
+    Raises:
+        ValueError: where the share is out of range or a layer's weights are none.
+    """
+    if not 0 <= skip <= 1:
+        raise ValueError(f"skip: must lie in 0 ... 1, is {skip}")
+    n = len(layers[0])
+    through = np.eye(n)
+    for weights in layers:
+        through = (skip * np.eye(n) + (1 - skip) * checked(weights, n, n)) @ through
+    return through
+
+
 def _layout(graph: AttentionGraph, width_in: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Centre and half-width of every node in inches, and the font size in points."""
     characters = np.array([max(len(node), 2) for node in graph.nodes])

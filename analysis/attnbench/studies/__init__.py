@@ -103,6 +103,11 @@ def module(name: str) -> ModuleType:
     return _module(name, files[name])
 
 
+def part(name: str, file: str) -> ModuleType:
+    """A module beside the study of experiments/NAME."""
+    return importlib.import_module(f"{module(name).__name__}.{file}")
+
+
 def all_studies() -> list[Study]:
     """Every study, by name."""
     return [module(name).STUDY for name in sorted(_files())]
