@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from attnbench import machine
@@ -135,8 +136,7 @@ def execute(study: Study, folder: Path, quick: bool) -> dict[str, Any]:
     finding = study.run(folder, quick)
     (folder / "figures").mkdir(exist_ok=True)
     for picture in finding.pictures:
-        drawing = style.Drawing(picture.figure, None)
-        style.save(drawing, folder / "figures" / picture.name, FORMATS)
+        style.save(style.Drawing(picture.figure, pd.DataFrame()), folder / "figures" / picture.name, FORMATS)
     environment = _core.environment()
     record = {
         "study": study.name,

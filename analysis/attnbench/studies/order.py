@@ -72,7 +72,7 @@ def broken(f: Callable[[Array], Array], x: Array, order: Array) -> float:
     return float(np.linalg.norm(f(x[order]) - y[order]) / np.linalg.norm(y))
 
 
-def variants(random: np.random.Generator, n: int = N) -> dict[str, Callable[[Array], Array]]:
+def variants(random: np.random.Generator, n: int = N) -> dict[str, Callable[..., Array]]:
     """The layers by what tells them of order."""
     scale = MODEL**-0.5
     weights = tuple(
@@ -122,7 +122,7 @@ def run(folder: Path, quick: bool) -> Finding:
     permutations = [random.permutation(N) for _ in range(trials)]
     swap = np.arange(N)
     swap[[N // 2, N // 2 + 1]] = swap[[N // 2 + 1, N // 2]]
-    found = {
+    found: dict[str, dict[str, Any]] = {
         name: {
             "shuffled": [broken(f, x, order) for order in permutations],
             "reversed": broken(f, x, np.arange(N)[::-1]),

@@ -21,6 +21,7 @@ from attnbench.studies import Claim, Finding, Picture, Study
 KEYS, VALUES, PAIRS, WIDTH = 24, 16, 8, 64
 TASKS = {"same": "value of the same key", "next": "value of the next key"}
 VARIANTS = ("Q, K, V", "Q = K", "K = V", "none")
+HEADS = (2, 4, 6, 8, 16, 64)  # columns of the projections, in a sweep of their own
 SOLVED, LOSS = 0.95, 0.1
 
 Array = np.ndarray
@@ -28,7 +29,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Trained:
-    """Projections ``[width, width]`` and the readout ``[width, values]``."""
+    """Projections ``[width, head]`` and the readout ``[head, values]``."""
 
     wq: Array
     wk: Array
@@ -63,18 +64,19 @@ def sequences(task: str, count: int, random: np.random.Generator) -> tuple[Array
     return np.concatenate([pairs, question[:, None]], 1), answer
 
 
-def train(task: str, variant: str, seed: int, steps: int) -> Trained:
+def train(task: str, variant: str, seed: int, steps: int, head: int = WIDTH) -> Trained:
     """Adam on the answer's cross-entropy; the tied projections are one parameter."""
     import torch
 
     torch.manual_seed(seed)
     random = np.random.default_rng([seed, list(TASKS).index(task)])
 
-    def fresh(columns: int = WIDTH) -> torch.Tensor:
-        return torch.nn.Parameter(torch.randn(WIDTH, columns) * WIDTH**-0.5)
+    def fresh(rows: int, columns: int) -> torch.Tensor:
+        return torch.nn.Parameter(torch.randn(rows, columns) * rows**-0.5)
 
     identity = torch.eye(WIDTH)
-    a, b, c, readout = fresh(), fresh(), fresh(), fresh(VALUES)
+    a, b, c = (fresh(WIDTH, head) for _ in range(3))
+    readout = fresh(head, VALUES)
     wq, wk, wv = {
         "Q, K, V": (a, b, c),
         "Q = K": (a, a, c),
@@ -86,7 +88,7 @@ def train(task: str, variant: str, seed: int, steps: int) -> Trained:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         x, answer = (torch.from_numpy(part) for part in sequences(task, 128, random))
-        logits = (x[:, -1:] @ wq) @ (x @ wk).transpose(1, 2) * WIDTH**-0.5
+        logits = (x[:, -1:] @ wq) @ (x @ wk).transpose(1, 2) * wq.shape[1] ** -0.5
         out = (torch.softmax(logits, -1) @ (x @ wv))[:, 0] @ readout
         loss = torch.nn.functional.cross_entropy(out, answer)
         optimizer.zero_grad()
@@ -127,6 +129,22 @@ def run(folder: Path, quick: bool) -> Finding:
             rows = [evaluate(task, train(task, variant, s, steps), 2000) for s in range(seeds)]
             table.setdefault(task, {})[variant] = {k: [r[k] for r in rows] for k in rows[0]}
 
+    narrow = {
+        head: {
+            variant: [
+                evaluate("same", train("same", variant, s, steps, head), 2000)["accuracy"]
+                for s in range(seeds)
+            ]
+            for variant in ("Q, K, V", "K = V")
+        }
+        for head in (HEADS[1:-1:2] if quick else HEADS)
+    }
+    gaps = {
+        head: float(np.median(row["Q, K, V"]) - np.median(row["K = V"]))
+        for head, row in narrow.items()
+    }
+    widest = max(gaps, key=gaps.__getitem__)
+
     def median(task: str, variant: str, what: str = "accuracy") -> float:
         return float(np.median(table[task][variant][what]))
 
@@ -161,6 +179,11 @@ def run(folder: Path, quick: bool) -> Finding:
             max(loss["K = V"].values()) >= LOSS,
         ),
         Claim(
+            f"it loses at least in narrow heads, where both must share few columns (by {LOSS:g})",
+            "loss by columns: " + ", ".join(f"{head}: {gap:.2f}" for head, gap in gaps.items()),
+            gaps[widest] >= LOSS,
+        ),
+        Claim(
             "without projections a token sees itself above all, and both tasks are lost",
             f"{both('none')}; the question's weight on itself {median('same', 'none', 'on itself'):.2f}",
             min(loss["none"].values()) >= LOSS and median("same", "none", "on itself") > 0.5,
@@ -174,30 +197,32 @@ def run(folder: Path, quick: bool) -> Finding:
         f" {median('same', 'none'):.2f} with none; asked for the next key's,"
         f" {three['next']:.2f}, {median('next', 'Q = K'):.2f}, {median('next', 'K = V'):.2f} and"
         f" {median('next', 'none'):.2f}. With Q = K the question keeps"
-        f" {median('next', 'Q = K', 'on itself'):.2f} of its weight on itself."
+        f" {median('next', 'Q = K', 'on itself'):.2f} of its weight on itself. K = V costs"
+        f" {gaps[widest]:.2f} in heads of {widest} columns and {gaps[max(gaps)]:.2f} in heads of"
+        f" {max(gaps)}."
     ]
     numbers = {
         "steps": steps, "seeds": seeds, "keys": KEYS, "values": VALUES, "pairs": PAIRS,
-        "width": WIDTH, "table": table,
+        "width": WIDTH, "table": table, "by_head_width": narrow,
     }  # fmt: skip
-    return Finding(text, claims, numbers, [_picture(table, steps, seeds)])
+    return Finding(text, claims, numbers, [_picture(table, narrow, steps, seeds)])
 
 
 def _picture(
-    table: dict[str, dict[str, dict[str, list[float]]]], steps: int, seeds: int
+    table: dict[str, dict[str, dict[str, list[float]]]],
+    narrow: dict[int, dict[str, list[float]]],
+    steps: int,
+    seeds: int,
 ) -> Picture:
+    marks = {"same": style.Mark("#0072B2", "o", "none"), "next": style.Mark("#D55E00", "s", "none")}
     with style.rc(style.WIDE_IN):
-        figure, axes = style.canvas(style.WIDE_IN, 1, 3, 2.0, sharex=True)
-        marks = {
-            "same": style.Mark("#0072B2", "o", "none"),
-            "next": style.Mark("#D55E00", "s", "none"),
-        }
+        figure, axes = style.canvas(style.WIDE_IN, 2, 2, 1.75)
         panels = (
             ("accuracy", "answers right"),
             ("asymmetry", "asymmetry of the logits"),
             ("on itself", "question's weight on itself"),
         )
-        for at, (what, label) in zip(axes[0], panels):
+        for at, (what, label) in zip(axes.flat, panels):
             for shift, (task, mark) in zip((-0.14, 0.14), marks.items()):
                 for place, variant in enumerate(VARIANTS):
                     values = table[task][variant][what]
@@ -209,6 +234,20 @@ def _picture(
             at.grid(visible=False, axis="x")
             at.set_ylim(-0.04, 1.04 if what != "asymmetry" else None)
         axes[0, 0].axhline(1 / VALUES, color=style.FAINT, lw=0.8, ls=":")
+        at = axes[1, 1]
+        for variant, dash, fill, shift in (
+            ("Q, K, V", "-", "full", -11),
+            ("K = V", (0, (4, 1.5)), "none", -5),
+        ):
+            rows = np.array([row[variant] for row in narrow.values()])
+            at.plot(list(narrow), np.median(rows, 1), color=marks["same"].color, ls=dash)
+            at.plot(list(narrow), rows, color=marks["same"].color, marker="o", ls="none",
+                    fillstyle=fill)  # fmt: skip
+            at.annotate(variant, (next(iter(narrow)), np.median(rows[0])), xytext=(8, shift),
+                        textcoords="offset points", fontsize="small")  # fmt: skip
+        style.log_sizes(at, list(narrow), "columns of the projections")
+        at.set_ylim(-0.04, 1.04)
+        at.set_title("answers right in narrow heads (same key)")
         handles = [style.handle(TASKS[task], mark) for task, mark in marks.items()]
         footer = f"one layer of width {WIDTH}, {PAIRS} pairs, {steps} steps, {seeds} seed"
         style.finish(figure, footer + "s" * (seeds > 1) + " (a dot each); dotted: chance", handles)
