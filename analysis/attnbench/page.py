@@ -60,28 +60,28 @@ def render(run: Run, named: dict[str, tables.Table], folder: Path, drawn: list[s
     from attnbench.report import DIGEST_ABOVE, fit_notes, headline
 
     _, counts = headline(run).split("\n")
-    everything = table_html(named["results"])
+    everything = _table(named["results"])
     if len(run.summary) > DIGEST_ABOVE:
-        digest = table_html(tables.results(tables.digest(run.summary)))
+        digest = _table(tables.results(tables.digest(run.summary)))
         everything = (
             f"<p>The largest measured size of each series.</p>{digest}<details><summary>All "
             f"{len(run.summary)} cases</summary>{everything}</details>"
         )
     sections.append(("results", "Results", everything + _links("tables/results", ("csv", "tex"))))
     if named["peers"].rows:
-        sections.append(("peers", "Against peers", table_html(named["peers"])))
+        sections.append(("peers", "Against peers", _table(named["peers"])))
     if named["exponents"].rows and run.summary[run.time.attrs["over"]].nunique() > 1:
-        body = table_html(named["exponents"]) + "".join(
+        body = _table(named["exponents"]) + "".join(
             f"<p class=note>{_e(n)}</p>" for n in fit_notes(run)
         )
         if named["crossings"].rows:
-            body += "<p>Where two variants change places:</p>" + table_html(named["crossings"])
+            body += "<p>Where two variants change places:</p>" + _table(named["crossings"])
         sections.append(("growth", "Growth", body + _links("tables/exponents", ("csv", "tex"))))
     for figure in figures.FIGURES:
         if figure.name in drawn and figure.name != "gaps":
             sections.append((figure.name, figure.title, _figure(figure, folder)))
     if named["not_measured"].rows:
-        body = table_html(named["not_measured"]) + _links("tables/not_measured", ("csv", "tex"))
+        body = _table(named["not_measured"]) + _links("tables/not_measured", ("csv", "tex"))
         sections.append(("gaps", "What was not measured", body))
     sections.append(("environment", "Environment", _environment(run)))
     started = min((s for s in run.records["started"] if s), default="")[:16].replace("T", " ")
@@ -133,7 +133,7 @@ def _figure(figure: figures.Figure, folder: Path) -> str:
     )
 
 
-def table_html(table: tables.Table) -> str:
+def _table(table: tables.Table) -> str:
     columns = list(zip(table.header, *table.rows, strict=True))
     numeric = [
         any(column[1:]) and all(not c or c[0].isdigit() or c[0] in "-+.<>" for c in column[1:])

@@ -207,7 +207,7 @@ def _section(record: dict[str, Any], folder: Path, prefix: str) -> str:
     body = paragraph(f"Expected: {record['expected']}")
     body += "".join(paragraph(f"Found: {t}" if i == 0 else t) for i, t in enumerate(record["text"]))
     body += f"<p><b>{verdict(record)}</b></p>"
-    body += page.table_html(tables.Table(("expected", "found", ""), rows))
+    body += page._table(tables.Table(("expected", "found", ""), rows))
     for picture in record["figures"]:
         path = folder / "figures" / f"{picture['name']}.svg"
         label = html.escape(picture["caption"], quote=True)
