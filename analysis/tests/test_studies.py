@@ -60,6 +60,8 @@ def test_study_order_leaves_numbers_figures_and_a_page(tmp_path: Path, capsys):
     page = (folder / "report.html").read_text()
     assert studies.verdict(found) in page and "<svg" in page and "f(PX) = P f(X)" in page
     assert "agrees  each encoding" in capsys.readouterr().out
+    together = studies.report([folder, folder], tmp_path)  # one page for several
+    assert together.count("<h2") == 2 and 'href="order/figures/equivariance.pdf"' in together
 
 
 def test_the_verdict_follows_the_claims():

@@ -180,18 +180,16 @@ def report(folders: Sequence[Path], root: Path | None = None) -> str:
     """One page with a section for each folder's study; links are relative to ``root``."""
     from attnbench import page
 
-    sections, facts = [], []
+    sections, agreeing = [], 0
     for folder in folders:
         record = json.loads((folder / "study.json").read_text(encoding="utf-8"))
         prefix = "" if root is None else f"{folder.relative_to(root)}/"
         sections.append((record["study"], record["question"], _section(record, folder, prefix)))
-        facts.append(
-            " · ".join(x for x in (record["machine"], f"commit {record['commit']}") if x)
-            + f" · {record['started'][:16].replace('T', ' ')} UTC · {record['seconds']:g} s"
-            + (" · quick" if record["quick"] else "")
-        )
-    title = f"study {sections[0][0]}" if len(sections) == 1 else "studies"
-    return page.document(title, html.escape(facts[0] if len(facts) == 1 else ""), sections)
+        agreeing += record["agrees"]
+    if len(sections) == 1:
+        return page.document(f"study {sections[0][0]}", verdict(record), sections)
+    lead = f"{len(sections)} studies; {agreeing} found in every point what was expected"
+    return page.document("studies", lead, sections)
 
 
 def _section(record: dict[str, Any], folder: Path, prefix: str) -> str:
@@ -216,4 +214,8 @@ def _section(record: dict[str, Any], folder: Path, prefix: str) -> str:
             f'{label} <a href="{prefix}figures/{picture["name"]}.pdf">PDF</a> · '
             f'<a href="{prefix}figures/{picture["name"]}.png">PNG</a></figcaption></figure>'
         )
-    return body + f'<p class="note"><a href="{prefix}study.json">All numbers (JSON)</a></p>'
+    facts = [record["machine"], f"commit {record['commit']}" if record["commit"] else ""]
+    facts += [f"{record['started'][:16].replace('T', ' ')} UTC", f"{record['seconds']:g} s"]
+    facts += ["quick" if record["quick"] else ""]
+    told = html.escape(" · ".join(fact for fact in facts if fact))
+    return body + f'<p class="note">{told} · <a href="{prefix}study.json">all numbers (JSON)</a></p>'
