@@ -75,6 +75,15 @@ def test_rollout_multiplies_the_layers_and_keeps_rows_that_sum_to_one():
         graph.rollout([WEIGHTS], skip=2)
 
 
+def test_a_layered_graph_has_an_edge_for_every_weight_kept_and_states_the_mass():
+    figure = graph.plot_layers([WEIGHTS, WEIGHTS * 0 + 0.25], TOKENS, threshold=0.5, title="t")
+    assert len(figure.axes[0].lines) == 4  # those of the first layer, none of the second
+    assert any("carry 32% of all" in text.get_text() for text in figure.texts)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [
+        "input", "after layer 0", "after layer 1",
+    ]  # fmt: skip
+
+
 def test_a_graph_states_its_rule_and_mass():
     figure = graph.plot_graph(graph.attention_graph(WEIGHTS, TOKENS), "t")
     assert any("at least 0.1; they carry 98% of all" in text.get_text() for text in figure.texts)

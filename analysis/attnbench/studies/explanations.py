@@ -165,7 +165,7 @@ def run(folder: Path, quick: bool) -> Finding:
         "correlation_by_head": heads, "correlation_rollout": rolled,
         "most_looked_at_is_most_influential_by_layer": agreeing,
     }  # fmt: skip
-    pictures = [_by_layer(received, inner, rolled, heads), _example(found)]
+    pictures = [_by_layer(received, inner, rolled, heads), _example(found), _messages()]
     return Finding(text, claims, numbers, pictures)
 
 
@@ -220,6 +220,17 @@ def _example(found: list[Sentence]) -> Picture:
         at.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         style.finish(figure, "MiniLM; the sentence with the median rank correlation")
     return Picture("example", figure, "One sentence: what matters, and what is looked at.")
+
+
+def _messages() -> Picture:
+    """Attention as messages on a graph, a layer at a time, for the sentence of the textbooks."""
+    reading = show.read(show.EXAMPLES[0][0])
+    layers = [
+        graph.merge_words(show.kernel_weights(q, k)[0].mean(0), reading.words)
+        for q, k in zip(reading.q, reading.k)
+    ]
+    figure = graph.plot_layers(layers, reading.labels, 0.12, "MiniLM, mean over the heads")
+    return Picture("messages", figure, "Layers of attention as one graph; rollout adds up its paths.")
 
 
 STUDY = Study(
