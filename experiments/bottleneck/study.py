@@ -199,6 +199,13 @@ def _text(
             f" half of the sequences are whole up to {limit or 'no length tested'} without, up to"
             f" {reach or 'no length tested'} with"
         )
+    late = exact.get("recall", {}).get("bahdanau")
+    if late and at(exact["recall"], "bahdanau", trained) < 0.5:
+        parts.append(
+            "There Bahdanau's attention falls behind Luong's"
+            f" ({at(exact['recall'], 'bahdanau', trained):.2f}): its query is the decoder's state before"
+            " the step, which has not read the key that is asked for"
+        )
     many = f"{seeds} seeds" if seeds > 1 else "one seed"
     text = [
         f"Trained {run.steps} steps on sequences of up to {run.longest} tokens (LSTM of"
