@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("attnbench._core")
@@ -20,6 +21,7 @@ from attnbench.studies import (
     projections,
     reach,
     self_luong,
+    table1,
     words,
 )
 
@@ -75,7 +77,9 @@ def test_the_verdict_follows_the_claims():
 def test_numbers_become_json():
     value = {1: np.float32(0.5), "a": [np.arange(2), (np.nan, np.inf)], "b": np.bool_(True)}
     assert studies.plain(value) == {"1": 0.5, "a": [[0, 1], [None, None]], "b": True}
-    json.dumps(studies.plain(value), allow_nan=False)
+    text = studies.to_json({"numbers": {"rows": [[1, 2.25e-7, None], [-3]], "name": "a, [1, 2"}})
+    assert json.loads(text)["numbers"] == {"rows": [[1, 2.25e-7, None], [-3]], "name": "a, [1, 2"}
+    assert "[1, 2.25e-07, null]" in text
 
 
 # --- order -----------------------------------------------------------------------------------
@@ -368,3 +372,55 @@ def test_a_line_that_is_no_phrase_is_named(alignment, tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"pairs\.tsv:2"):
             alignment.read(path)
+
+
+# --- table 1 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", table1.PATHS)
+def test_paths_by_search_and_through_layers_are_the_tables(name):
+    mask, expected = table1.PATHS[name]
+    assert table1.path_by_search(table1.LENGTH, **mask) == expected
+    assert table1.path_by_perturbation(table1.LENGTH, **mask) == expected
+
+
+def test_curves_cross_where_their_logarithms_do():
+    sizes = np.array([1.0, 2, 4, 8])
+    assert table1.crossing(sizes, sizes**2, 3 * sizes) == pytest.approx(3)
+    assert table1.crossing(sizes, sizes**2, sizes / 2) == 0
+    assert table1.crossing(sizes, sizes**2, 100 * sizes) == np.inf
+
+
+def layers(**columns) -> pd.DataFrame:
+    """Attention of 8 n d^2 + 4 n^2 d operations and an LSTM of 16 n d^2; time is a tenth."""
+    rows = []
+    for d in (64, 256):
+        for n in 2.0 ** np.arange(6, 14):
+            for layer, flops in (
+                ("self-attention", 8 * n * d**2 + 4 * n**2 * d),
+                ("lstm", 16 * n * d**2),
+            ):
+                time = flops / 10 * (2 if layer == "lstm" else 1)
+                rows.append({"layer": layer, "keys": n, "d_model": d, "useful_flops": flops,
+                             "median_ns": time, "threads": 1})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_crossovers_and_exponents_follow_the_counts():
+    found = table1.crossovers(layers())
+    assert found["lstm, d = 64"]["count"] == pytest.approx(128, rel=0.05)
+    assert found["lstm, d = 64"]["time"] == pytest.approx(6 * 64, rel=0.05)  # twice as slow
+    assert found["lstm, d = 256"]["count"] == pytest.approx(512, rel=0.05)
+    grown = table1.exponents(layers(), "keys", 8)
+    assert grown["lstm, d = 64"]["time"] == pytest.approx(1, abs=0.01)
+    assert 1.7 < grown["self-attention, d = 64"]["count"] <= 2.01
+    assert table1.exponents(layers(), "d_model", 8) == {}  # two widths give no exponent
+
+
+def test_the_layers_of_the_table_are_told_apart():
+    def name(kernel: str, pattern: str) -> str:
+        return table1.layer_name(pd.Series({"kernel": kernel, "pattern": pattern}))
+
+    assert name("self_attention", "full") == "self-attention"
+    assert name("self_attention", "local") == "restricted"
+    assert name("lstm", "full") == "lstm"

@@ -13,6 +13,8 @@ import html
 import importlib
 import importlib.util
 import json
+import math
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -115,16 +117,23 @@ def all_studies() -> list[Study]:
 
 
 def plain(value: Any) -> Any:
-    """Numbers as JSON has them: arrays as lists, non-finite as None."""
+    """Numbers as JSON has them: arrays as lists, six digits, non-finite as None."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
+
+
+def to_json(record: dict[str, Any]) -> str:
+    """Indented, but a list of numbers is one line."""
+    text = json.dumps(plain(record), indent=1, ensure_ascii=False)
+    lists = re.compile(r"\[\s*((?:[-+.\deE]+|null)(?:,\s*(?:[-+.\deE]+|null))*)\s*\]")
+    return lists.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", text) + "\n"
 
 
 def execute(study: Study, folder: Path, quick: bool) -> dict[str, Any]:
@@ -153,7 +162,7 @@ def execute(study: Study, folder: Path, quick: bool) -> dict[str, Any]:
         "machine": machine.cpu(environment),
         "commit": machine.commit(environment),
     }
-    write(folder / "study.json", json.dumps(plain(record), indent=1, ensure_ascii=False) + "\n")
+    write(folder / "study.json", to_json(record))
     write(folder / "report.html", report([folder]))
     return record
 

@@ -162,7 +162,7 @@ def run(folder: Path, quick: bool) -> Finding:
         ),
         Claim(
             "Q = K makes the logits symmetric",
-            f"asymmetry {tied:.0e}; with three projections"
+            f"asymmetry {tied:.1g}; with three projections"
             f" {median('same', 'Q, K, V', 'asymmetry'):.2f} (same) and"
             f" {median('next', 'Q, K, V', 'asymmetry'):.2f} (next)",
             tied < 1e-5 < 0.1 < median("next", "Q, K, V", "asymmetry"),
