@@ -36,6 +36,7 @@ PYTHON = {
     "compare": ("attnbench.compare", "OLD NEW  what became faster or slower between two runs"),
     "history": ("attnbench.history", "DIR  how a folder's runs moved over time"),
     "show": ("attnbench.show", '"SENTENCE"  attention of a real model as heatmap and graph'),
+    "study": ("attnbench.study", "[NAME]  a question, what is expected, and what is found"),
     "tensors": ("attnbench.tensors", "[list|fetch|describe]  real Q, K and V for experiments"),
     "new": ("attnbench.new", "NAME  start a kernel file"),
     "doctor": ("attnbench.doctor", "what is missing here, or would spoil measurements"),
@@ -46,7 +47,7 @@ PYTHON = {
 def usage() -> str:
     """The help text: every command on a line."""
     summaries = NATIVE | {name: text for name, (_, text) in PYTHON.items()}
-    order = ["sweep", "report", "compare", "plot", "show", "list", "new", "check", "test"]
+    order = ["sweep", "report", "compare", "plot", "show", "study", "list", "new", "check", "test"]
     order += [name for name in summaries if name not in order]
     lines = ["usage: attnbench COMMAND [ARGUMENT]...", ""]
     lines += ["Attention variants on CPUs: how fast, how much memory, how exact.", ""]

@@ -89,6 +89,25 @@ def merge_words(weights: np.ndarray, words: Sequence[Word]) -> np.ndarray:
     return np.stack([columns[list(word.pieces)].mean(0) for word in words])
 
 
+def rollout(layers: Sequence[np.ndarray], skip: float = 0.5) -> np.ndarray:
+    """How much of each input token reaches each output one through a stack of layers ``[n, n]``:
+    the product of the layers' graphs, each mixed with the skip connection (Abnar and Zuidema 2020).
+
+    Args:
+        layers: weights ``[n, n]`` a layer, the first layer first. skip: the skip's share, 0 ... 1.
+
+    Raises:
+        ValueError: where the share is out of range or a layer's weights are none.
+    """
+    if not 0 <= skip <= 1:
+        raise ValueError(f"skip: must lie in 0 ... 1, is {skip}")
+    n = len(layers[0])
+    through = np.eye(n)
+    for weights in layers:
+        through = (skip * np.eye(n) + (1 - skip) * checked(weights, n, n)) @ through
+    return through
+
+
 def _layout(graph: AttentionGraph, width_in: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Centre and half-width of every node in inches, and the font size in points."""
     characters = np.array([max(len(node), 2) for node in graph.nodes])
@@ -185,4 +204,48 @@ def plot_graphs(
             figure.text(x, 0.06 / total, f"\u2014 {text}", color=colour,
                         fontsize=plt.rcParams["legend.fontsize"])  # fmt: skip
             x += 1.05 / width_in
+        return figure
+
+
+def plot_layers(
+    layers: Sequence[np.ndarray],
+    tokens: Sequence[str],
+    threshold: float = 0.1,
+    title: str = "",
+    width_in: float = style.WIDE_IN,
+) -> Figure:
+    """A stack of layers as one graph: a row of nodes a layer, the input below; an edge of a layer
+    runs from each token up to the one that looks at it, as wide as the weight.
+
+    Args:
+        layers: weights ``[n, n]`` a layer, the first layer first. tokens: n labels.
+
+    Raises:
+        ValueError: where a layer's weights do not fit or the threshold is out of range.
+    """
+    graphs = [attention_graph(weights, tokens, threshold) for weights in layers]
+    with style.rc(width_in):
+        figure, axes = style.canvas(width_in, panel_in=0.55 * len(layers) + 0.9)
+        at = axes[0, 0]
+        for level, graph in enumerate(graphs):
+            for i, j, weight in reversed(graph.edges):
+                colour = ITSELF if i == j else BACK if j < i else AHEAD
+                at.plot([j, i], [level, level + 1], color=colour, linewidth=_WIDEST_PT / 2 * weight,
+                        alpha=0.25 + 0.65 * weight, solid_capstyle="round", zorder=1)  # fmt: skip
+        places = [(i, level) for level in range(len(layers) + 1) for i in range(len(tokens))]
+        at.scatter(*zip(*places), s=7, color=style.INK, zorder=2)
+        at.set_xticks(range(len(tokens)), tokens, rotation=40, ha="right", rotation_mode="anchor")
+        names = ["input", *(f"after layer {level}" for level in range(len(layers)))]
+        at.set_yticks(range(len(names)), names)
+        at.tick_params(length=0)
+        at.grid(visible=False)
+        for spine in at.spines.values():
+            spine.set_visible(False)
+        at.set_title(title)
+        kept = float(np.mean([graph.mass_kept for graph in graphs]))
+        style.finish(
+            figure,
+            f"edges: {graphs[0].rule}; they carry {kept:.0%} of all attention · orange: looks"
+            " ahead, blue: back, grey: at itself",
+        )
         return figure

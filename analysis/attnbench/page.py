@@ -83,15 +83,24 @@ def render(run: Run, named: dict[str, tables.Table], folder: Path, drawn: list[s
         body = _table(named["not_measured"]) + _links("tables/not_measured", ("csv", "tex"))
         sections.append(("gaps", "What was not measured", body))
     sections.append(("environment", "Environment", _environment(run)))
+    started = min((s for s in run.records["started"] if s), default="")[:16].replace("T", " ")
+    lead = (
+        f"{_e(machine.footer(run.summary))}{f' · {_e(started)} UTC' if started else ''}"
+        f"<br>{_e(counts)}"
+    )
+    return document(run.title, lead, sections, _messages(run))
+
+
+def document(title: str, lead: str, sections: list[tuple[str, str, str]], header: str = "") -> str:
+    """The page around sections of (id, title, body); lead, header and bodies are HTML already."""
     contents = "".join(f'<li><a href="#{i}">{_e(t)}</a></li>' for i, t, _ in sections)
     body = "".join(f'<section><h2 id="{i}">{_e(t)}</h2>{b}</section>' for i, t, b in sections)
-    started = min((s for s in run.records["started"] if s), default="")[:16].replace("T", " ")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>attnbench: {_e(run.title)}</title>'
-        f"<style>{_STYLE}</style></head><body><header><h1>attnbench: {_e(run.title)}</h1>"
-        f'<p class="lead">{_e(machine.footer(run.summary))}{f" · {_e(started)} UTC" if started else ""}'
-        f"<br>{_e(counts)}</p>{_messages(run)}</header><nav><ol>{contents}</ol></nav>{body}</body></html>\n"
+        f'content="width=device-width, initial-scale=1"><title>attnbench: {_e(title)}</title>'
+        f"<style>{_STYLE}</style></head><body><header><h1>attnbench: {_e(title)}</h1>"
+        f'<p class="lead">{lead}</p>{header}</header><nav><ol>{contents}</ol></nav>{body}'
+        "</body></html>\n"
     )
 
 

@@ -38,13 +38,18 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Reading:
-    """A sentence as the model reads it: words, and Q and K ``[heads, n, d]`` of every layer."""
+    """A sentence as the model reads it: words, Q and K ``[heads, n, d]`` of every layer, and the
+    hidden states ``[n, hidden]`` before the first layer and after each."""
 
     sentence: str
     words: list[Word]
     q: list[np.ndarray]
     k: list[np.ndarray]
-    final: np.ndarray  # [n, hidden]
+    states: list[np.ndarray]
+
+    @property
+    def final(self) -> np.ndarray:
+        return self.states[-1]
 
     @property
     def labels(self) -> list[str]:
@@ -72,7 +77,7 @@ def read(sentence: str) -> Reading:
         merge_contractions(words),
         [x.q[0] for x in layers],
         [x.k[0] for x in layers],
-        final,
+        [*(x.x for x in layers), final],
     )
 
 

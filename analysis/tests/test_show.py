@@ -66,6 +66,24 @@ def test_merged_words_keep_rows_that_sum_to_one():
     assert merged[0, 1] == pytest.approx(0.2)
 
 
+def test_rollout_multiplies_the_layers_and_keeps_rows_that_sum_to_one():
+    through = graph.rollout([WEIGHTS, WEIGHTS.T / WEIGHTS.T.sum(1, keepdims=True)], skip=0)
+    np.testing.assert_allclose(through, WEIGHTS.T / WEIGHTS.sum(0)[:, None] @ WEIGHTS)
+    np.testing.assert_allclose(graph.rollout([WEIGHTS] * 3).sum(1), 1)
+    np.testing.assert_array_equal(graph.rollout([WEIGHTS], skip=1), np.eye(4))
+    with pytest.raises(ValueError, match="skip"):
+        graph.rollout([WEIGHTS], skip=2)
+
+
+def test_a_layered_graph_has_an_edge_for_every_weight_kept_and_states_the_mass():
+    figure = graph.plot_layers([WEIGHTS, WEIGHTS * 0 + 0.25], TOKENS, threshold=0.5, title="t")
+    assert len(figure.axes[0].lines) == 4  # those of the first layer, none of the second
+    assert any("carry 32% of all" in text.get_text() for text in figure.texts)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [
+        "input", "after layer 0", "after layer 1",
+    ]  # fmt: skip
+
+
 def test_a_graph_states_its_rule_and_mass():
     figure = graph.plot_graph(graph.attention_graph(WEIGHTS, TOKENS), "t")
     assert any("at least 0.1; they carry 98% of all" in text.get_text() for text in figure.texts)

