@@ -205,8 +205,11 @@ double ProbeGexps(int threads) {
 
 double ProbeReadGbps(std::size_t bytes, int threads) {
   static Slices slices;
-  // Beyond 8 times the last-level cache all is memory; that much is enough.
-  const std::size_t most = std::max<std::size_t>(8 * LastLevelCacheBytes(), std::size_t{64} << 20);
+  // Beyond 8 times the last-level cache all is memory; that much is enough, and where memory is
+  // short a quarter of it has to do.
+  const std::size_t most =
+      std::min(std::max<std::size_t>(8 * LastLevelCacheBytes(), std::size_t{64} << 20),
+               MemoryLimitBytes() / 4);
   const std::size_t each =
       std::max<std::size_t>(std::min(bytes, most) / threads, 4096) / 4096 * 4096;
   slices.Prepare(threads, each);

@@ -8,8 +8,12 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
+#include "harness/ceilings.h"
+#include "harness/list.h"
 #include "harness/measure.h"
+#include "kernels/contract/plugin.h"
 
 namespace attnbench {
 namespace {
@@ -27,14 +31,32 @@ bool WriteAll(int fd, const std::string& text) {
 
 json Failed(const std::string& reason) { return {{"status", "failed"}, {"reason", reason}}; }
 
+// Loads plugins and lists what they hold, so that the sweep itself need not load them.
+json AnswerPlugins(const json& paths) {
+  for (const std::string path : paths) {
+    std::fprintf(stderr, "loading plugin '%s'\n", path.c_str());
+    if (std::string wrong = LoadPlugin(path); !wrong.empty()) return Failed(wrong);
+  }
+  const json listed = ListKernels();
+  json kernels = json::array();
+  for (const json& kernel : listed)
+    if (kernel["host"] == "plugin") kernels.push_back(kernel);
+  return {{"status", "ok"}, {"kernels", kernels}};
+}
+
 // What a kernel or its inputs throw becomes the case's record; the child lives on.
 json Answer(const json& request) {
   try {
+    if (request.contains("plugins")) return AnswerPlugins(request["plugins"]);
+    if (request.contains("peak"))
+      return {{"status", "ok"}, {"ceilings", PeakTable(request["peak"].get<std::vector<int>>())}};
     Case c;
     if (std::string wrong = FromJson(request.at("case"), &c); !wrong.empty()) return Failed(wrong);
     const std::string pass = request.value("pass", "measure");
     if (pass == "memory") return MeasureMemory(c);
-    if (pass != "measure") return Failed("pass: must be 'measure' or 'memory', is '" + pass + "'");
+    if (pass == "claims") return AskClaims(c);
+    if (pass != "measure")
+      return Failed("pass: must be 'measure', 'memory' or 'claims', is '" + pass + "'");
     return MeasureCase(c, MeasureSettingsFromJson(request.value("settings", json::object())));
   } catch (const std::bad_alloc&) {
     return Failed("out of memory");

@@ -146,5 +146,32 @@ TEST_F(Faults, ReadingPoisonedWorkspaceIsSeen) {
             std::string::npos);
 }
 
+TEST_F(Faults, BitsThatDependOnTheWorkspaceOrOnTheRunAreSeen) {
+  std::vector<EdgeCase> one = {FuzzCase(1)};
+  one[0].problem = Problem();
+  one[0].problem.queries = 70, one[0].problem.head_dim = 16;
+  one[0].problem.Resolve();
+  one[0].input = {}, one[0].layout = Layout::kPacked, one[0].seed = 2;
+  const auto failures = [&](std::function<void(const Problem&, const Output&, const Context&)> f) {
+    return Conform(Faulty("unsteady", std::move(f)), one).failures;
+  };
+  EXPECT_TRUE(failures([](auto&, auto&, auto&) {}).empty());
+  // One bit of one element: far inside the tolerance.
+  const auto nudge = [](const Output& o) {
+    float& x = o.out.Row<float>(0, 0, 3)[1];
+    x = std::nextafter(x, 2.0f * x);
+  };
+  const auto stale = failures([&](auto&, const Output& o, const Context& c) {
+    if (c.workspace[5] == std::byte{0}) nudge(o);
+  });
+  ASSERT_EQ(stale.size(), 1u);
+  EXPECT_NE(stale[0].find("other bits"), std::string::npos) << stale[0];
+  int runs = 0;
+  EXPECT_EQ(failures([&](auto&, const Output& o, auto&) {
+              if (++runs == 3) nudge(o);
+            }).size(),
+            1u);
+}
+
 }  // namespace
 }  // namespace attnbench

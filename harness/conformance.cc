@@ -2,6 +2,7 @@
 // Runs edge cases through Check(): for the tests, and for `attnbench check`.
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <ostream>
 
@@ -29,6 +30,30 @@ OwnedInputs MakeInputs(const Kernel& kernel, const EdgeCase& c) {
   return inputs;
 }
 
+// The same inputs on the same threads give the same bits, whatever the workspace held before.
+// Empty, or what is wrong.
+std::string Unrepeatable(const Kernel& kernel, const Problem& p, const Options& options,
+                         const Inputs& in, int threads) {
+  const OwnedOutput first(p, 0), second(p, 0);
+  const Buffer workspace(kernel.workspace ? kernel.workspace(p, options, threads) : 0);
+  for (const OwnedOutput* output : {&first, &second}) {
+    output->Fill(0);
+    workspace.Fill(output == &first ? 0x00 : 0xff);
+    const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
+    Context context{
+        .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
+    TileList tiles;
+    if (kernel.select) {
+      tiles = kernel.select(p, in, context);
+      context.selected = &tiles;
+    }
+    kernel.run(p, in, output->view(), context);
+  }
+  if (std::memcmp(first.out_buffer().data(), second.out_buffer().data(), first.bytes()) != 0)
+    return "out: run twice, on " + std::to_string(threads) + " threads, it has other bits";
+  return "";
+}
+
 // Empty, or what is wrong.
 std::string RunOne(const Kernel& kernel, const EdgeCase& c, int threads) {
   const Options options(kernel.options);
@@ -46,7 +71,7 @@ std::string RunOne(const Kernel& kernel, const EdgeCase& c, int threads) {
   if (kernel.executed &&
       kernel.executed(p, options).flops < 0.999 * UsefulOf(kernel, p, options).flops)
     return "executed: fewer flops than the useful ones";
-  return "";
+  return Unrepeatable(kernel, p, options, inputs.view(), threads);
 }
 
 // The case itself, or the nearest one that the kernel serves: its shapes, layouts and inputs under
@@ -107,7 +132,9 @@ Conformance Conform(const Kernel& kernel, const std::vector<EdgeCase>& cases, in
         result.unavailable |= OfTheEnvironment(refusal);
         continue;
       }
-      const std::string wrong = RunOne(kernel, c, threads);
+      // Fuzzed problems also on one thread, and on one more than asked for.
+      const int team = c.group == "fuzz" ? 1 + static_cast<int>(c.seed % (threads + 1u)) : threads;
+      const std::string wrong = RunOne(kernel, c, team);
       if (wrong.empty())
         ++result.passed;
       else

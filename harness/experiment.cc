@@ -309,7 +309,9 @@ nlohmann::json ToJson(const SweepSettings& s) {
           {"timeout_s", s.timeout_s},
           {"run_cap_s", s.run_cap_s},
           {"memory_budget_gib", s.memory_budget_gib},
-          {"check_rows", s.check_rows}};
+          {"check_rows", s.check_rows},
+          {"plateau", s.plateau},
+          {"repeat_slowed", s.repeat_slowed}};
 }
 
 SweepSettings SweepSettingsFromJson(const nlohmann::json& j) {
@@ -324,6 +326,8 @@ SweepSettings SweepSettingsFromJson(const nlohmann::json& j) {
   s.run_cap_s = j.value("run_cap_s", s.run_cap_s);
   s.memory_budget_gib = j.value("memory_budget_gib", s.memory_budget_gib);
   s.check_rows = j.value("check_rows", s.check_rows);
+  s.plateau = j.value("plateau", s.plateau);
+  s.repeat_slowed = j.value("repeat_slowed", s.repeat_slowed);
   return s;
 }
 

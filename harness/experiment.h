@@ -35,6 +35,8 @@ struct SweepSettings {
   double run_cap_s = 20;              // a single run predicted to take longer is skipped
   double memory_budget_gib = 0;       // 0: 80 % of what the machine allows
   Index check_rows = 64;              // compared with the oracle, per case
+  bool plateau = true;                // stop sampling where the interval cannot be reached
+  bool repeat_slowed = true;          // once more, at the end, what the machine was slow for
 };
 nlohmann::json ToJson(const SweepSettings& settings);
 SweepSettings SweepSettingsFromJson(const nlohmann::json& json);

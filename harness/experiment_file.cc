@@ -86,6 +86,10 @@ class Reader {
            "must be at least " + std::to_string(low) + ", is " + std::to_string(value->get()));
     return value->get();
   }
+  bool Flag(const std::string& field, const toml::node& node) const {
+    if (const auto* flag = node.as_boolean()) return flag->get();
+    Fail(node, field, "must be true or false");
+  }
   // Finite, and at least `low`; 0 only where `low` is 0.
   double Number(const std::string& field, const toml::node& node, double low) const {
     if (!node.is_number()) Fail(node, field, "must be a number");
@@ -124,6 +128,10 @@ class Reader {
       s->memory_budget_gib = Number(field, node, 0);
     } else if (name == "check_rows") {
       s->check_rows = Integer(field, node, 0);
+    } else if (name == "plateau") {
+      s->plateau = Flag(field, node);
+    } else if (name == "repeat_slowed") {
+      s->repeat_slowed = Flag(field, node);
     } else {
       std::string known;
       const auto fields = ToJson(SweepSettings{});

@@ -15,11 +15,16 @@ Limits MakeLimits(double memory_budget_gib, double run_cap_s) {
 Objection Refusal(const Case& c) {
   const Kernel* kernel = FindKernel(c.kernel);
   if (!kernel || !kernel->refuse) return {};
-  Options options;
-  std::string reason = ResolveOptions(c, *kernel, &options);
-  if (reason.empty()) reason = kernel->refuse(c.problem, options);
-  if (reason.empty()) return {};
-  return {"refused", reason};
+  try {
+    Options options;
+    std::string reason = ResolveOptions(c, *kernel, &options);
+    if (reason.empty()) reason = kernel->refuse(c.problem, options);
+    if (!reason.empty()) return {"refused", reason};
+    DemandOf(c);  // asks for the other claims
+    return {};
+  } catch (const std::exception& e) {
+    return {"failed", e.what()};
+  }
 }
 
 Objection Guard(const Case& c, const Demand& demand, const TimePredictor& predictor,

@@ -16,10 +16,11 @@ struct Limits {
 Limits MakeLimits(double memory_budget_gib, double run_cap_s);
 
 struct Objection {
-  std::string status;  // "refused", "skipped"; empty: none
+  std::string status;  // "refused", "skipped", "failed"; empty: none
   std::string reason;
 };
-// Kernels hosted in Python are asked by their child.
+// Kernels hosted in Python are asked by their child. "failed" where a claim of the kernel throws,
+// or kills the process that asks for it.
 Objection Refusal(const Case& c);
 Objection Guard(const Case& c, const Demand& demand, const TimePredictor& predictor,
                 const Limits& limits);

@@ -103,6 +103,24 @@ std::size_t FileNumber(const char* path) {  // 0: absent or "max"
   return file >> value ? value : 0;
 }
 
+// Of the control groups that this process is in, and of the root that a container sees.
+std::vector<std::string> MemoryLimitFiles() {
+  const std::string root = "/sys/fs/cgroup", v1 = "/memory", v1_file = "/memory.limit_in_bytes",
+                    v2_file = "/memory.max";
+  std::vector<std::string> files = {root + v2_file, root + v1 + v1_file};
+  std::ifstream groups("/proc/self/cgroup");  // hierarchy:controllers:path
+  for (std::string line; std::getline(groups, line);) {
+    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1),
+                      path = line.substr(second + 1);
+    if (controllers.empty()) files.push_back(root + path + v2_file);
+    if (("," + controllers + ",").find(",memory,") != std::string::npos)
+      files.push_back(root + v1 + path + v1_file);
+  }
+  return files;
+}
+
 json CgroupLimits() {
   const json v1_quota = FirstLine("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
   return {{"memory_max", FirstLine("/sys/fs/cgroup/memory.max")},
@@ -202,9 +220,9 @@ std::size_t LastLevelCacheBytes() {
 std::size_t MemoryLimitBytes() {
   std::size_t limit = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) *
                       static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  for (std::size_t other : {FileNumber("/sys/fs/cgroup/memory.max"),
-                            FileNumber("/sys/fs/cgroup/memory/memory.limit_in_bytes")})
-    if (other > 0) limit = std::min(limit, other);
+  for (const std::string& file : MemoryLimitFiles())
+    if (const std::size_t other = FileNumber(file.c_str()); other > 0)
+      limit = std::min(limit, other);
   for (auto resource : {RLIMIT_AS, RLIMIT_DATA})
     if (const json value = Limit(resource); !value.is_null())
       limit = std::min(limit, value.get<std::size_t>());

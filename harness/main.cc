@@ -108,12 +108,18 @@ class CommandLine {
             ->allow_extra_args(false));
     filters_.push_back(
         sweep->add_option("--shard", shard_, "I/N: only the I-th of N equal parts of the work"));
+    filters_.push_back(sweep->add_option(
+        "--against", sweep_.against,
+        "Another build's attnbench-harness, measured in turn with this one, case by case, into "
+        "DIR/old and DIR/new (needs -o)"));
     filters_.push_back(
         sweep->add_flag("--dry-run", sweep_.dry_run,
                         "Print the cases with predicted time and memory, run nothing"));
     sweep->add_option("--resume", sweep_.resume,
                       "Continue the run in this directory: nothing whole is measured again");
     sweep->add_option("--budget", budget_, "Seconds for the sweep; 0: no limit");
+    sweep->add_option("--rounds", rounds_, "Rounds, instead of the experiment's; also when resumed")
+        ->check(CLI::Range(1, 1000000));
   }
 
   int RunSweepCommand() {
@@ -126,12 +132,15 @@ class CommandLine {
           throw UserError("--resume: continues the run as it was started; " + option->get_name() +
                           " cannot change it");
     }
+    if (!sweep_.against.empty() && sweep_.output.empty())
+      throw UserError("--against: needs -o, the folder of both runs");
     if (sweep_.experiment.empty()) sweep_.experiment = "experiments/quick.toml";
     if (budget_) {
       if (!(*budget_ >= 0 && *budget_ < 1e9))
         throw UserError("--budget: must be at least 0 seconds");
       sweep_.budget_s = *budget_;
     }
+    sweep_.rounds = rounds_;
     if (!shard_.empty()) ParseShard(shard_, &sweep_);
     for (const std::string& axis : axes_) sweep_.overrides.axes.push_back(ParseAxisArgument(axis));
     sweep_.argc = argc_;
@@ -210,6 +219,7 @@ class CommandLine {
   std::vector<std::string> axes_, plugins_;
   std::string shard_;
   std::optional<double> budget_;
+  std::optional<int> rounds_;
   bool json_ = false;
   ConformanceSettings conformance_;
 };

@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <stdexcept>
 
 #include "harness/ceilings.h"
 #include "harness/conform.h"
+#include "harness/counters.h"
 #include "harness/inputs.h"
 #include "harness/machine.h"
 #include "harness/pinning.h"
@@ -41,14 +43,14 @@ std::size_t RingSize(double bytes) {
   return static_cast<std::size_t>(std::clamp(wanted, 2.0, std::max(2.0, most)));
 }
 
-// Probes beside the case. Bandwidth only where it can be the roof.
+// Probes beside the case. Bandwidth only where it can be the roof, and for cold caches.
 struct Probes {
   std::vector<double> gflops, gbps;
 
-  void Take(const Problem& p, const Cost& useful, double touched_bytes, int threads) {
-    gflops.push_back(ProbeFlops(p.dtype, threads));
-    if (useful.flops < 16 * useful.bytes)
-      gbps.push_back(ProbeReadGbps(static_cast<std::size_t>(touched_bytes), threads));
+  void Take(const Case& c, const Cost& useful, double touched_bytes) {
+    gflops.push_back(ProbeFlops(c.problem.dtype, c.threads));
+    if (useful.flops < 16 * useful.bytes || c.cache == "cold")
+      gbps.push_back(ProbeReadGbps(static_cast<std::size_t>(touched_bytes), c.threads));
   }
 };
 
@@ -64,6 +66,25 @@ std::string CheckInto(json* record, const Case& c, const Kernel& kernel, const O
   (*record)["tolerance"] = verdict.tolerance;
   (*record)["rows_checked"] = verdict.rows_checked;
   return verdict.reason;
+}
+
+// What the processor counts over a few more runs, in the first visit of a case.
+void CountInto(json* record, const Case& c, Prepared* prepared, double run_ns,
+               const MeasureSettings& settings) {
+  if (prepared->kernel->host == "python") {
+    (*record)["counters"] = nullptr;
+    (*record)["counters_reason"] = "threads of a library's own are not counted";
+    return;
+  }
+  if (run_ns > settings.sampling.stop.max_seconds * 1e9) {
+    (*record)["counters"] = nullptr;
+    (*record)["counters_reason"] = "one run takes longer than the sampling may";
+    return;
+  }
+  const int runs = static_cast<int>(std::clamp(1e6 / run_ns, 1.0, 1000.0));
+  const Counted counted = CountRuns(c.threads, runs, [&] { prepared->RunOnce(); });
+  (*record)["counters"] = counted.values;
+  (*record)["counters_reason"] = counted.reason;
 }
 
 const Kernel& KernelOf(const Case& c) {
@@ -114,19 +135,20 @@ MeasureSettings MeasureSettingsFromJson(const json& j) {
     if (key == "check")
       s.check = value;
     else if (key == "target_interval")
-      s.sampling.target_interval = value;
+      s.sampling.stop.target_interval = value;
+    else if (key == "plateau")
+      s.sampling.stop.plateau = value;
     else if (key == "min_samples")
       s.sampling.min_samples = value;
     else if (key == "max_seconds")
-      s.sampling.max_seconds = value;
+      s.sampling.stop.max_seconds = value;
     else if (key == "warmup_seconds")
       s.sampling.warmup_seconds = value;
     else if (key == "check_rows")
       s.check_rows = value;
     else if (key == "probe")
       s.probe = value;
-    else
-      throw std::invalid_argument("settings: unknown field '" + key + "'");
+    // Others are those of a newer build that compares itself with this one.
   }
   if (s.sampling.min_samples < 1)
     throw std::invalid_argument("settings: min_samples must be at least 1");
@@ -165,6 +187,7 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   const double tensor_bytes = TensorBytes(&kernel, c.problem, prepared.options);
   const std::size_t copies = c.cache == "cold" ? RingSize(tensor_bytes) : 1;
   const double touched_bytes = tensor_bytes * static_cast<double>(copies);
+  if (c.cache == "cold") record["ring_bytes"] = touched_bytes;
   std::vector<OwnedInputs> clones;
   clones.reserve(copies);
   for (std::size_t i = 0; i < copies; ++i) {
@@ -187,9 +210,9 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
     for (std::size_t i = 0; i < copies; ++i) prepared.RunOnce();
 
   Probes probes;
-  if (settings.probe) probes.Take(c.problem, useful, touched_bytes, c.threads);
+  if (settings.probe) probes.Take(c, useful, touched_bytes);
   Samples samples = Sample(&prepared, settings.sampling);
-  if (settings.probe) probes.Take(c.problem, useful, touched_bytes, c.threads);
+  if (settings.probe) probes.Take(c, useful, touched_bytes);
 
   const MedianInterval interval = MedianWithInterval(samples.ns);
   json flags = json::array();
@@ -198,6 +221,8 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   if (slow > 0) flags.push_back("outliers");
   if (!samples.warm) flags.push_back("no_warmup");
   if (samples.waited_fraction > 0.02) flags.push_back("preempted");
+  if (c.cache == "cold" && touched_bytes < 3.0 * static_cast<double>(LastLevelCacheBytes()))
+    flags.push_back("short_ring");
   record["samples_ns"] = samples.ns;
   record["waited_fraction"] = samples.waited_fraction;
   record["runs_per_sample"] = samples.runs_per_sample;
@@ -206,9 +231,11 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   record["stop"] = samples.stop;
   if (kernel.host == "python" && hosted_call_overhead_ns)
     record["host_overhead_ns"] = hosted_call_overhead_ns();
-  // A kernel that selects is charged for it.
+  if (settings.check) CountInto(&record, c, &prepared, interval.median, settings);
+  // A kernel that selects is charged for it; what it plans once serves many runs.
   const double total_ns =
       interval.median + (kernel.select ? record["select_ns"].get<double>() : 0.0);
+  record["total_ns"] = total_ns + (kernel.plan ? record["plan_ns"].get<double>() : 0.0);
   const double gflops = useful.flops / total_ns;
   record["gflops"] = gflops;
   if (!probes.gflops.empty()) {
@@ -238,6 +265,28 @@ double StatusBytes(const std::string& field) {
 }
 
 }  // namespace
+
+json AskClaims(const Case& c) {
+  const Kernel& kernel = KernelOf(c);
+  Options options;
+  if (std::string wrong = ResolveOptions(c, kernel, &options); !wrong.empty())
+    throw std::invalid_argument(wrong);
+  // The last words of a process that dies in one of them.
+  const auto ask = [&](const char* what) {
+    std::fprintf(stderr, "in %s of kernel '%s'\n", what, c.kernel.c_str());
+  };
+  json claims = {{"status", "ok"}, {"refusal", ""}};
+  ask("refuse");
+  if (kernel.refuse) claims["refusal"] = kernel.refuse(c.problem, options);
+  if (claims["refusal"] != "") return claims;
+  ask("workspace");
+  claims["workspace_bytes"] =
+      kernel.workspace ? kernel.workspace(c.problem, options, c.threads) : 0;
+  ask("executed");
+  claims["executed"] =
+      ToJson(kernel.executed ? kernel.executed(c.problem, options) : UsefulOf(kernel, c.problem, options));
+  return claims;
+}
 
 json MeasureMemory(const Case& c) {
   const Kernel& kernel = KernelOf(c);
@@ -270,7 +319,12 @@ json MeasureMemory(const Case& c) {
   if (kernel.select)
     prepared.selected.push_back(kernel.select(c.problem, inputs.view(), prepared.MakeContext()));
   prepared.RunOnce();
-  record["peak_rss_bytes"] = std::max(0.0, StatusBytes("VmHWM") - before);
+  const double peak = std::max(0.0, StatusBytes("VmHWM") - before);
+  record["peak_rss_bytes"] = peak;
+  record["tensor_bytes"] = TensorBytes(&kernel, c.problem, prepared.options);
+  // 1 MiB: pages of stacks, plans and the heap's own books.
+  if (kernel.host != "python" && peak > 1.05 * record["workspace_bytes"].get<double>() + (1 << 20))
+    record["flags"] = json::array({"hidden_memory"});
   return record;
 }
 

@@ -16,14 +16,18 @@ struct MeasureSettings {
   bool probe = true;  // ceilings right before and after
   SamplingSettings sampling = {};
 };
-// Throws std::invalid_argument naming the field that is unknown or out of range.
+// Unknown fields are ignored. Throws std::invalid_argument naming the field that is out of range.
 MeasureSettings MeasureSettingsFromJson(const nlohmann::json& json);
 
 // status ok | refused | incorrect; samples_ns, median_ns, ci95_ns, stop, flags, plan_ns, select_ns,
-// useful, executed, workspace_bytes, error, ..., gflops, ceiling_gflops, fraction_of_ceiling.
+// total_ns, useful, executed, workspace_bytes, error, ..., counters, gflops, ceiling_gflops,
+// fraction_of_ceiling.
 nlohmann::json MeasureCase(const Case& test_case, const MeasureSettings& settings);
-// status; peak_rss_bytes, workspace_bytes.
+// status; peak_rss_bytes, workspace_bytes, tensor_bytes; flags where the kernel took more than its
+// workspace.
 nlohmann::json MeasureMemory(const Case& test_case);
+// What the kernel claims of the case, without running it: refusal, workspace_bytes, executed.
+nlohmann::json AskClaims(const Case& test_case);
 
 // What a call into the host costs, for kernels hosted in Python; null where there is no host.
 extern double (*hosted_call_overhead_ns)();

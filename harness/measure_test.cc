@@ -10,6 +10,7 @@
 #include "harness/ceilings.h"
 #include "harness/inputs.h"
 #include "harness/machine.h"
+#include "harness/predict.h"
 #include "kernels/contract/plugin.h"
 
 namespace attnbench {
@@ -26,7 +27,9 @@ Case CaseOf(const std::string& kernel, Index n, Index head_dim = 32) {
   return c;
 }
 
-MeasureSettings Short() { return {.sampling = {.max_seconds = 0.1, .warmup_seconds = 0.005}}; }
+MeasureSettings Short() {
+  return {.sampling = {.stop = {.max_seconds = 0.1}, .warmup_seconds = 0.005}};
+}
 
 TEST(MedianWithInterval, TakesOrderStatistics) {
   const MedianInterval six = MedianWithInterval({6, 5, 4, 3, 2, 1});
@@ -62,7 +65,7 @@ TEST(MedianWithInterval, CoversTheMedianIn95PercentOfSamples) {
 TEST(MeasureCase, FillsARecord) {
   const json r = MeasureCase(CaseOf("naive", 64), Short());
   ASSERT_EQ(r["status"], "ok") << r;
-  EXPECT_TRUE(r["stop"] == "precision" || r["stop"] == "time");
+  EXPECT_TRUE(r["stop"] == "precision" || r["stop"] == "plateau" || r["stop"] == "time");
   EXPECT_GE(r["samples_ns"].size(), 5u);
   const std::vector<double> samples = r["samples_ns"];
   EXPECT_GT(*std::min_element(samples.begin(), samples.end()), 0);
@@ -78,6 +81,26 @@ TEST(MeasureCase, FillsARecord) {
   EXPECT_EQ(r["workspace_bytes"], 64 * 64 * 4);
   EXPECT_EQ(r["host"], "cpp");
   EXPECT_EQ(r["cpus"].size(), 1u);
+  EXPECT_EQ(r["total_ns"], r["median_ns"]) << "nothing to plan, nothing to select";
+}
+
+TEST(MeasureCase, CountersAreNumbersOrNullWithAReason) {
+  const json r = MeasureCase(CaseOf("naive", 64), Short());
+  ASSERT_TRUE(r["counters"].is_object()) << r;
+  bool whole = true;
+  for (const char* name : {"instructions", "cycles", "cache_misses", "branch_misses", "page_faults",
+                           "context_switches"}) {
+    whole &= r["counters"][name].is_number();
+    EXPECT_TRUE(r["counters"][name].is_number() || r["counters"][name].is_null()) << name;
+  }
+  EXPECT_EQ(r["counters_reason"].get<std::string>().empty(), whole) << r["counters_reason"];
+  if (r["counters"]["instructions"].is_number()) {
+    // At least one instruction for each 32 of the 2 * 64 * 64 * 32 multiply-adds.
+    EXPECT_GT(r["counters"]["instructions"], 8192.0);
+  }
+  MeasureSettings later = Short();
+  later.check = false;
+  EXPECT_FALSE(MeasureCase(CaseOf("naive", 64), later).contains("counters"));
 }
 
 TEST(MeasureCase, AShortRunIsSampledInGroups) {
@@ -88,10 +111,11 @@ TEST(MeasureCase, AShortRunIsSampledInGroups) {
 
 TEST(MeasureCase, SamplesUntilPreciseOrOutOfTime) {
   MeasureSettings endless = Short();
-  endless.sampling.target_interval = 0;
+  endless.sampling.stop.target_interval = 0;
+  endless.sampling.stop.plateau = false;
   EXPECT_EQ(MeasureCase(CaseOf("naive", 64), endless)["stop"], "time");
   MeasureSettings content = Short();
-  content.sampling.target_interval = 1e9;
+  content.sampling.stop.target_interval = 1e9;
   const json r = MeasureCase(CaseOf("naive", 64), content);
   EXPECT_EQ(r["stop"], "precision");
   EXPECT_LE(r["samples_ns"].size(), 7u);
@@ -100,7 +124,12 @@ TEST(MeasureCase, SamplesUntilPreciseOrOutOfTime) {
 TEST(MeasureCase, ColdCyclesThroughMoreThanTheCache) {
   Case c = CaseOf("naive", 64);
   c.cache = "cold";
-  EXPECT_EQ(MeasureCase(c, Short())["status"], "ok");
+  const json r = MeasureCase(c, Short());
+  EXPECT_EQ(r["status"], "ok");
+  EXPECT_GE(r["ring_bytes"], 3.0 * static_cast<double>(LastLevelCacheBytes()));
+  EXPECT_GT(r["ceiling_gbps"], 0.0) << "the bandwidth that feeds it is stated";
+  c.cache = "warm";
+  EXPECT_FALSE(MeasureCase(c, Short()).contains("ring_bytes"));
 }
 
 TEST(MeasureCase, RefusalsAndUnknownNamesSayWhy) {
@@ -110,7 +139,7 @@ TEST(MeasureCase, RefusalsAndUnknownNamesSayWhy) {
   EXPECT_EQ(r["status"], "refused");
   EXPECT_EQ(r["reason"], "score 'additive' is not served");
   EXPECT_THROW(MeasureCase(CaseOf("no_such", 8), Short()), std::invalid_argument);
-  EXPECT_THROW(MeasureSettingsFromJson({{"rounds", 3}}), std::invalid_argument);
+  EXPECT_THROW(MeasureSettingsFromJson({{"min_samples", 0}}), std::invalid_argument);
 }
 
 class Plugins : public testing::Test {
@@ -132,13 +161,23 @@ TEST_F(Plugins, AWrongKernelIsNotTimed) {
 
 #ifndef __SANITIZE_ADDRESS__  // its allocator has memory of its own
 TEST_F(Plugins, MemoryIsTheWorkspaceUnlessAKernelHoards) {
-  const json naive = MeasureMemory(CaseOf("naive", 4096));
-  EXPECT_EQ(naive["workspace_bytes"], 4096 * 4096 * 4);
-  EXPECT_NEAR(naive["peak_rss_bytes"].get<double>() / (4096.0 * 4096 * 4), 1, 0.05);
+  // Workspace by the contract, what became resident, and the guard's prediction: one figure.
+  const json naive = MeasureMemory(CaseOf("naive", 8192));
+  const double scores = 8192.0 * 8192 * 4;
+  EXPECT_EQ(naive["workspace_bytes"], scores);
+  EXPECT_NEAR(naive["peak_rss_bytes"].get<double>() / scores, 1, 0.05);
+  EXPECT_NEAR((naive["peak_rss_bytes"].get<double>() + naive["tensor_bytes"].get<double>()) /
+                  DemandOf(CaseOf("naive", 8192)).bytes(),
+              1, 0.05);
+  EXPECT_FALSE(naive.contains("flags"));
+  const json flash = MeasureMemory(CaseOf("flash", 8192));
+  EXPECT_LT(flash["peak_rss_bytes"], 0.05 * scores) << "nothing that grows with the square";
+  EXPECT_FALSE(flash.contains("flags")) << flash;
   const json hoarder = MeasureMemory(CaseOf("allocates", 16));
   EXPECT_EQ(hoarder["host"], "plugin");
   EXPECT_EQ(hoarder["workspace_bytes"], 0);
   EXPECT_GT(hoarder["peak_rss_bytes"], 60e6);
+  EXPECT_EQ(hoarder["flags"], json::array({"hidden_memory"}));
 }
 #endif
 

@@ -184,7 +184,7 @@ Answer Child::Ask(const std::string& request, double timeout_s) {
   for (std::size_t sent = 0; sent < line.size();) {
     const ssize_t n = write(in_, line.data() + sent, line.size() - sent);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return {Ending::kDied, "", Reap(false)};
+    if (n <= 0) break;  // it has gone; what it may have said before is read below
     sent += static_cast<std::size_t>(n);
   }
   const auto deadline = Clock::now() + std::chrono::duration<double>(timeout_s);

@@ -12,10 +12,10 @@
 namespace attnbench {
 
 struct ChildSpec {
-  std::vector<std::string> argv;
+  std::vector<std::string> argv = {};
   // "NAME=VALUE": replaces the variable in the parent's environment.
-  std::vector<std::string> environment;
-  std::vector<int> cpus;         // affinity mask; empty: the parent's
+  std::vector<std::string> environment = {};
+  std::vector<int> cpus = {};    // affinity mask; empty: the parent's
   std::size_t memory_bytes = 0;  // RLIMIT_DATA; 0: the parent's
 };
 

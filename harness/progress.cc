@@ -69,9 +69,9 @@ Progress::~Progress() {
   if (open_) std::fputs("\r\033[K", out_);
 }
 
-void Progress::Begin(std::size_t k, std::size_t n, const Case& c, double eta_s) {
+void Progress::Begin(std::size_t k, std::size_t n, const std::string& label, double eta_s) {
   k_ = k, n_ = n, eta_s_ = eta_s;
-  label_ = Label(c);
+  label_ = label;
   if (terminal_) Show(last_.empty() ? "" : " (before: " + last_ + ")", false);
 }
 

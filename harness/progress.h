@@ -17,7 +17,7 @@ class Progress {
   explicit Progress(std::FILE* out = stderr);
   ~Progress();
   // A case is about to be visited: k of n visits.
-  void Begin(std::size_t k, std::size_t n, const Case& c, double eta_s);
+  void Begin(std::size_t k, std::size_t n, const std::string& label, double eta_s);
   // What it came to. Everything but ok always gets a line of its own, once.
   void End(const nlohmann::json& record);
   // A message that stays.

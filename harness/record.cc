@@ -24,6 +24,19 @@ std::string RecordLine(const json& record) {
   return record.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
+std::string TextOf(const json& record, const char* field) {
+  const auto it = record.find(field);
+  return it != record.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+std::vector<std::string> FlagsOf(const json& record) {
+  std::vector<std::string> flags;
+  if (const auto it = record.find("flags"); it != record.end() && it->is_array())
+    for (const json& flag : *it)
+      if (flag.is_string()) flags.push_back(flag);
+  return flags;
+}
+
 RecordsRead ReadRecords(const std::string& path) {
   RecordsRead read;
   std::ifstream in(path, std::ios::binary);
@@ -76,17 +89,20 @@ void RecordWriter::Append(const json& record) {
   const std::string line = RecordLine(record);
   struct stat before = {};
   fstat(fd_, &before);
-  ssize_t written;
-  do {
-    written = write(fd_, line.data(), line.size());
-  } while (written < 0 && errno == EINTR);
-  const int error = written < 0 ? errno : ENOSPC;  // a short write is how a full disk begins
-  if (written == static_cast<ssize_t>(line.size())) {
+  std::size_t done = 0;
+  int error = 0;
+  while (done < line.size() && error == 0) {  // in one write, but where the disk fills up
+    const ssize_t n = write(fd_, line.data() + done, line.size() - done);
+    if (n > 0) done += static_cast<std::size_t>(n);
+    if (n == 0) error = ENOSPC;
+    if (n < 0 && errno != EINTR) error = errno;
+  }
+  if (error == 0) {
     if (fsync(fd_) == 0 || errno == EINVAL || errno == EROFS) return;  // pipes cannot be synced
     throw std::runtime_error(path_ + ": cannot be written to the disk: " + std::strerror(errno));
   }
   std::string taken_back;
-  if (written > 0 && S_ISREG(before.st_mode) && ftruncate(fd_, before.st_size) != 0)
+  if (done > 0 && S_ISREG(before.st_mode) && ftruncate(fd_, before.st_size) != 0)
     taken_back = " (and its last line is cut off)";
   throw std::runtime_error(path_ + ": cannot be written: " + std::strerror(error) + taken_back);
 }

@@ -15,6 +15,10 @@ inline constexpr int kRecordSchema = 1;
 // The record as one line, with its newline. JSON knows no NaN or infinity: they become null.
 std::string RecordLine(const nlohmann::json& record);
 
+// A field of a record that may hold anything: empty where it is no text; only the texts of `flags`.
+std::string TextOf(const nlohmann::json& record, const char* field);
+std::vector<std::string> FlagsOf(const nlohmann::json& record);
+
 struct RecordsRead {
   std::vector<nlohmann::json> records;
   std::size_t whole_bytes = 0;             // up to here the file is whole

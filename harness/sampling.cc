@@ -97,7 +97,7 @@ Samples Sample(Prepared* prepared, const SamplingSettings& settings) {
     const auto begin = Clock::now();
     prepared->RunOnce();
     run_ns = std::min(run_ns, Nanoseconds(Clock::now() - begin));
-    if (++runs == 1 && run_ns > settings.max_seconds * 1e9)  // too long to be run twice
+    if (++runs == 1 && run_ns > settings.stop.max_seconds * 1e9)  // too long to be run twice
       return {.ns = {run_ns},
               .stop = "time",
               .warm = false,
@@ -111,57 +111,27 @@ Samples Sample(Prepared* prepared, const SamplingSettings& settings) {
   const double sample_ns = run_ns * static_cast<double>(samples.runs_per_sample);
   const double waited_before = WaitedNs();
   const auto begin = Clock::now();
-  const auto stop = [&](const char* reason) {
-    samples.stop = reason;
-    samples.waited_fraction = (WaitedNs() - waited_before) / Nanoseconds(Clock::now() - begin);
-    return samples;
-  };
-  const double limit_ns = settings.max_seconds * 1e9;
+  const auto rules = MakeStopRules(settings.stop);
+  const double limit_ns = settings.stop.max_seconds * 1e9;
   // Where one run is longer than the limit, one sample a round has to do.
   Index batch =
       std::clamp<Index>(static_cast<Index>(limit_ns / sample_ns), 1, settings.min_samples);
   while (true) {
     RunBatch(prepared, batch, samples.runs_per_sample, &samples.ns);
-    const MedianInterval interval = MedianWithInterval(samples.ns);
-    // An interval needs six samples to be one of 95 %.
-    if (samples.ns.size() >= 6 &&
-        interval.high - interval.low <= settings.target_interval * interval.median)
-      return stop("precision");
-    const double left_ns = limit_ns - Nanoseconds(Clock::now() - begin);
-    if (left_ns < sample_ns) return stop("time");
-    // Grow by half, so that the rule is asked often enough and its cost stays small.
-    batch = std::clamp<Index>(std::ssize(samples.ns) / 2, 1,
-                              std::max<Index>(1, static_cast<Index>(left_ns / sample_ns)));
+    const double elapsed_ns = Nanoseconds(Clock::now() - begin);
+    const SamplingState state{samples.ns, MedianWithInterval(samples.ns), elapsed_ns * 1e-9,
+                              sample_ns * 1e-9};
+    for (const auto& rule : rules) {
+      if (!rule->Enough(state)) continue;
+      samples.stop = rule->reason();
+      samples.waited_fraction = (WaitedNs() - waited_before) / elapsed_ns;
+      return samples;
+    }
+    // Grow by half, so that the rules are asked often enough and their cost stays small.
+    batch = std::clamp<Index>(
+        std::ssize(samples.ns) / 2, 1,
+        std::max<Index>(1, static_cast<Index>((limit_ns - elapsed_ns) / sample_ns)));
   }
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t n = values.size();
-  return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
-
-MedianInterval MedianWithInterval(std::vector<double> samples) {
-  if (samples.empty()) return {};
-  std::sort(samples.begin(), samples.end());
-  const int n = static_cast<int>(samples.size());
-  MedianInterval interval{
-      .median = Median(samples), .low = samples.front(), .high = samples.back()};
-  // The number of samples under the median is binomial(n, 1/2): drop from both ends as long as the
-  // tails that are cut off hold at most 2.5 % each.
-  double term = std::pow(0.5, n), tail = 0;  // P(exactly k), P(at most k)
-  if (term == 0) {                           // n > 1000: the normal approximation is exact enough
-    const int k = static_cast<int>((n - 1.96 * std::sqrt(n)) / 2);
-    interval.low = samples[k], interval.high = samples[n - 1 - k];
-    return interval;
-  }
-  for (int k = 0; 2 * k < n; ++k) {
-    tail += term;
-    if (tail > 0.025) break;
-    interval.low = samples[k], interval.high = samples[n - 1 - k];
-    term *= static_cast<double>(n - k) / (k + 1);
-  }
-  return interval;
 }
 
 }  // namespace attnbench

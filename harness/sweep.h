@@ -17,9 +17,13 @@ struct SweepRequest {
   std::string output;  // run directory; empty: the default
   std::string resume;  // a run directory to continue; excludes all of the above
   bool dry_run = false;
-  std::optional<double> budget_s;  // replaces the experiment's
+  std::optional<double> budget_s;  // replaces the experiment's, as does:
+  std::optional<int> rounds;
   std::vector<std::string> plugins;
   int shard = 1, shards = 1;
+  // The attnbench-harness of another build: every visit is made by both, in turn, into the run
+  // directories <output>/old (the other) and <output>/new (this one), of one session.
+  std::string against;
   int argc = 0;  // for environment.json
   char** argv = nullptr;
 };

@@ -5,13 +5,14 @@
 #include <filesystem>
 #include <set>
 
-#include "harness/ceilings.h"
 #include "harness/guards.h"
 #include "harness/machine.h"
+#include "harness/plugin_claims.h"
+#include "harness/process.h"
 #include "harness/progress.h"
 #include "harness/record.h"
 #include "harness/user_error.h"
-#include "kernels/contract/plugin.h"
+#include "harness/workers.h"
 
 namespace attnbench {
 namespace {
@@ -19,15 +20,15 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-void LoadPlugins(const std::vector<std::string>& plugins) {
-  for (const std::string& plugin : plugins)
-    if (std::string e = LoadPlugin(plugin); !e.empty()) throw UserError(e);
-}
-
 std::vector<std::string> Absolute(const std::vector<std::string>& paths) {
   std::vector<std::string> absolute;
   for (const std::string& path : paths) absolute.push_back(fs::absolute(path));
   return absolute;
+}
+
+void Override(const SweepRequest& request, SweepSettings* settings) {
+  if (request.budget_s) settings->budget_s = *request.budget_s;
+  if (request.rounds) settings->rounds = *request.rounds;
 }
 
 Planned Plan(const Case& c) {
@@ -53,9 +54,9 @@ std::string Locate(const std::string& path) {
 SweepPlan MakePlan(const SweepRequest& request) {
   SweepPlan plan;
   plan.plugins = Absolute(request.plugins);
-  LoadPlugins(plan.plugins);
+  RegisterPluginClaims(plan.plugins);
   Experiment experiment = LoadExperiment(Locate(request.experiment), request.overrides);
-  if (request.budget_s) experiment.settings.budget_s = *request.budget_s;
+  Override(request, &experiment.settings);
   plan.experiment = experiment.name;
   plan.title = experiment.title;
   plan.text = experiment.text;
@@ -106,7 +107,35 @@ void PrintPlan(const SweepPlan& plan) {
   std::printf("times are guesses at 10 GFLOP/s a thread until a run has measured the kernels\n");
 }
 
-RunDirectory CreateRun(const SweepRequest& request, SweepPlan* plan) {
+namespace {
+
+// The machine's roofs, for the roofline; a record's own ceiling is probed beside its case. From a
+// child: the buffers are large, and this process stays small.
+json Ceilings(const std::vector<int>& threads) {
+  constexpr double kTimeoutSeconds = 120;
+  Child child({.argv = {OwnPath(), "child"}});
+  const Answer answer = child.Ask(json{{"peak", threads}}.dump(), kTimeoutSeconds);
+  const json reply = json::parse(answer.line, nullptr, /*allow_exceptions=*/false);
+  return reply.is_object() && reply.contains("ceilings") ? reply["ceilings"] : json(nullptr);
+}
+
+}  // namespace
+
+std::string BuildOfProgram(const std::string& program) {
+  constexpr char kMark[] = "build ";
+  std::string version;
+  try {
+    version = Child({.argv = {program, "version"}}).Ask("", 20).line;
+  } catch (const std::runtime_error& e) {
+    throw UserError("--against '" + program + "': " + e.what());
+  }
+  const std::size_t begin = version.find(kMark), end = version.find(',', begin);
+  if (!version.starts_with("attnbench ") || end == std::string::npos)
+    throw UserError("--against '" + program + "': is no attnbench-harness");
+  return version.substr(begin + sizeof(kMark) - 1, end - begin - sizeof(kMark) + 1);
+}
+
+RunDirectory CreateRun(const SweepRequest& request, const SideSpec& side, SweepPlan* plan) {
   const std::string path =
       request.output.empty() ? DefaultRunPath(plan->experiment) : request.output;
   RunDirectory directory = RunDirectory::Create(path);
@@ -119,13 +148,17 @@ RunDirectory CreateRun(const SweepRequest& request, SweepPlan* plan) {
                     {"title", plan->title},
                     {"settings", ToJson(plan->settings)},
                     {"plugins", plan->plugins},
+                    {"program", side.program},
                     {"shard", {request.shard, request.shards}},
                     {"cases", cases}};
   json environment = DescribeEnvironment(request.argc, request.argv, plan->settings.seed);
+  if (!side.program.empty()) {  // of the other build nothing else is known
+    environment["build"] = side.build;
+    environment["git"] = nullptr;
+  }
   std::set<int> threads;
   for (const Planned& planned : plan->cases) threads.insert(planned.c.threads);
-  // The machine's roofs, for the roofline; a record's own ceiling is probed beside its case.
-  environment["ceilings"] = PeakTable({threads.begin(), threads.end()});
+  environment["ceilings"] = Ceilings({threads.begin(), threads.end()});
   directory.Write("experiment.toml", plan->text);
   directory.Write("environment.json", environment.dump(2) + "\n");
   directory.Write("run.json", run.dump() + "\n");  // last: a folder with it is whole
@@ -137,11 +170,13 @@ RunDirectory ResumeRun(const SweepRequest& request, SweepPlan* plan) {
   const json run = directory.ReadRun();
   const std::string file = directory.File("run.json");
   try {
+    if (!run.value("program", "").empty())
+      throw UserError(request.resume + ": is one side of a comparison, and cannot be resumed");
     plan->run = run.at("run");
     plan->experiment = run.at("experiment");
     plan->settings = SweepSettingsFromJson(run.at("settings"));
     plan->plugins = run.at("plugins").get<std::vector<std::string>>();
-    LoadPlugins(plan->plugins);
+    RegisterPluginClaims(plan->plugins);
     for (const json& j : run.at("cases")) {
       Case c;
       if (std::string e = FromJson(j, &c); !e.empty()) throw UserError(file + ": " + e);
@@ -152,7 +187,7 @@ RunDirectory ResumeRun(const SweepRequest& request, SweepPlan* plan) {
   } catch (const json::exception& e) {
     throw UserError(file + ": is damaged: " + e.what());
   }
-  if (request.budget_s) plan->settings.budget_s = *request.budget_s;
+  Override(request, &plan->settings);
   return directory;
 }
 

@@ -4,11 +4,9 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <thread>
 
 #include "harness/record.h"
 #include "harness/testing.h"
@@ -19,7 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr char kSmall[] =
-    "[sweep]\nrounds = 2\nmax_seconds_per_case = 0.01\n"
+    "[sweep]\nrounds = 2\nmax_seconds_per_case = 0.01\nrepeat_slowed = false\n"
     "[axes]\nkeys = [16, 32]\nhead_dim = 8\n"
     "[[kernel]]\nname = \"naive\"\n";
 
@@ -201,6 +199,7 @@ TEST_F(SweepTest, AHangEndsAtTheTimeOut) {
 TEST_F(SweepTest, SharedChildrenFallBackToOnesOfTheirOwn) {
   const std::string text =
       "[sweep]\nrounds = 2\nmax_seconds_per_case = 0.01\nisolation = \"problem\"\n"
+      "repeat_slowed = false\n"
       "[axes]\nkeys = [16, 32]\nhead_dim = 8\n" +
       Entry("naive") + Entry("crash") + Entry("reference");
   const Outcome outcome = Sweep(text, "--plugin " + TestPlugin("crash"));
@@ -268,41 +267,12 @@ TEST_F(SweepTest, RecordsOfAnotherBuildAreMeasuredAgain) {
   EXPECT_EQ(Records().size(), 8u);
 }
 
-// A sweep in the background, to be interrupted.
-class Background {
- public:
-  Background(const TemporaryFolder& folder, const std::string& arguments) : folder_(folder) {
-    // The shell says its process id and becomes the sweep.
-    const std::string command = "sh -c 'echo $$ > " + folder.File("pid") +
-                                "; exec " ATTNBENCH_HARNESS " sweep " + arguments + "'";
-    thread_ = std::thread([this, command] { outcome_ = Shell(command); });
-  }
-  Outcome Interrupt() {
-    kill(std::stoi(folder_.Read("pid")), SIGINT);
-    thread_.join();
-    return outcome_;
-  }
-
- private:
-  const TemporaryFolder& folder_;
-  Outcome outcome_;
-  std::thread thread_;
-};
-
-// Until it holds, or a minute has passed.
-template <class Condition>
-bool WaitFor(Condition holds) {
-  for (int i = 0; i < 6000 && !holds(); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  return holds();
-}
-
 TEST_F(SweepTest, AnInterruptKeepsWhatWasMeasured) {
   const std::string file = folder_.Write("small.toml", kSmall + Entry("hang") + Entry("reference"));
   Background sweep(folder_,
                    file + " -o " + folder_.File("run") + " --plugin " + TestPlugin("hang"));
   EXPECT_TRUE(WaitFor([&] { return !Records().empty(); }));
-  const Outcome outcome = sweep.Interrupt();
+  const Outcome outcome = sweep.Signal(SIGINT);
   EXPECT_EQ(outcome.status, 130) << outcome.output;
   EXPECT_NE(outcome.output.find("interrupted"), std::string::npos) << outcome.output;
   const RecordsRead read = ReadRecords(folder_.File("run") + "/records.jsonl");
@@ -316,7 +286,7 @@ TEST_F(SweepTest, ASecondSweepInTheSameFolderIsRefused) {
                    file + " -k hang -o " + folder_.File("run") + " --plugin " + TestPlugin("hang"));
   EXPECT_TRUE(WaitFor([&] { return std::filesystem::exists(folder_.File("run") + "/run.json"); }));
   const Outcome second = Harness("sweep --resume " + folder_.File("run"));
-  EXPECT_EQ(first.Interrupt().status, 130);
+  EXPECT_EQ(first.Signal(SIGINT).status, 130);
   EXPECT_EQ(second.status, 2);
   EXPECT_NE(second.output.find("another sweep"), std::string::npos) << second.output;
 }

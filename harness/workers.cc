@@ -76,7 +76,7 @@ ChildSpec Workers::SpecOf(const Planned& planned, bool alone) const {
     spec.argv = {Python(), "-m", "attnbench.host"};
     spec.environment.push_back("PYTHONPATH=" + PythonPath());
   } else {
-    spec.argv = {OwnPath(), "child"};
+    spec.argv = {setup_.program.empty() ? OwnPath() : setup_.program, "child"};
     for (const std::string& plugin : setup_.plugins) {
       spec.argv.push_back("--plugin");
       spec.argv.push_back(plugin);

@@ -18,6 +18,7 @@ namespace attnbench {
 class Workers {
  public:
   struct Setup {
+    std::string program;  // whose children measure; empty: this binary's
     std::vector<std::string> plugins;
     std::vector<int> cpus_allowed;
     std::size_t memory_bytes = 0;  // no child may have more; 0: no limit
