@@ -96,7 +96,7 @@ def _sweep_parser() -> argparse.ArgumentParser:
     """What has to be known here of a sweep's arguments; the native program judges them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("file", nargs="?")
-    for option in ("--resume", "--budget", "--shard"):
+    for option in ("--resume", "--budget", "--shard", "--rounds", "--against"):
         parser.add_argument(option)
     parser.add_argument("-o", "--output")
     parser.add_argument("-k", "--kernel", action="append", default=[])

@@ -9,6 +9,8 @@ the cases, and verdicts follow:
   UNCLEAR  the rest: too few rounds, or too noisy, to say
 Stored runs of different sessions also differ by the machine's mood on the day. The drift that the
 ceiling probes saw between the sessions is taken off the evidence: a difference has to exceed it.
+--run takes two builds instead, and measures them in turn, case by case (interleave.py): the sharp
+one, for both sides see the same machine.
 A case that was measured before and is incorrect, failed or timed out now is BROKEN: a regression.
 """
 
@@ -18,15 +20,17 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from attnbench import records, variants
+from attnbench import interleave, records, variants
 from attnbench.format import markdown_table, text_table, time_text
 
+QUICK = "experiments/quick.toml"
 SAME_WITHIN = 0.03
 SIGNIFICANCE = 0.05
 BROKEN_NOW = ("incorrect", "failed", "timeout")
@@ -73,8 +77,7 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, different_machines: bool = Fal
     ]
     table = pd.DataFrame(rows)
     if len(table):
-        table["p_holm"] = holm(table["p"].to_numpy())
-        table["verdict"] = [_verdict(row) for _, row in table.iterrows()]
+        table = judge(table)
         order = ["BROKEN", "SLOWER", "UNCLEAR", "SAME", "FASTER", "NOT MEASURED"]
         rank = table["verdict"].map(order.index)
         table = table.assign(rank=rank).sort_values(["rank", "ratio"], ascending=[True, False])
@@ -89,6 +92,12 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, different_machines: bool = Fal
         drift,
         float(np.exp(np.log(ratios).mean())) if len(ratios) else np.nan,
     )
+
+
+def judge(table: pd.DataFrame) -> pd.DataFrame:
+    """With p_holm and verdict, from columns ratio, low, high, p, old_status and new_status."""
+    table = table.assign(p_holm=holm(table["p"].to_numpy(float)))
+    return table.assign(verdict=[_verdict(row) for _, row in table.iterrows()])
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -253,6 +262,19 @@ def _json(comparison: Comparison) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", metavar="OLD", help="run directory to compare with")
     parser.add_argument("new", metavar="NEW", help="run directory to judge")
+    run = parser.add_argument_group("measuring two builds in turn")
+    run.add_argument(
+        "--run", action="store_true",
+        help="OLD and NEW are builds: a build folder, a source tree, or attnbench-harness itself",
+    )  # fmt: skip
+    run.add_argument(
+        "-e", "--experiment", metavar="FILE", default=QUICK, help="default: %(default)s"
+    )
+    run.add_argument("-k", "--kernel", action="append", default=[], help="as of sweep")
+    run.add_argument("-a", "--axis", action="append", default=[], help="as of sweep")
+    run.add_argument("--budget", metavar="SECONDS", help="for both together, as of sweep")
+    run.add_argument("--rounds", type=int, default=interleave.ROUNDS, help="default: %(default)s")
+    run.add_argument("-o", "--output", metavar="DIR", help="where the runs old/ and new/ go")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument(
@@ -260,11 +282,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _measured(args: argparse.Namespace) -> tuple[Path, Path]:
+    options = [x for k in args.kernel for x in ("-k", k)]
+    options += [x for a in args.axis for x in ("-a", a)]
+    options += ["--rounds", str(args.rounds)] + (["--budget", args.budget] if args.budget else [])
+    output = Path(args.output) if args.output else interleave.default_output()
+    return interleave.measure(
+        interleave.program(args.old), interleave.program(args.new), args.experiment, output, options
+    )
+
+
 def main(args: argparse.Namespace) -> int:
     try:
-        comparison = compare(
-            records.load(args.old), records.load(args.new), args.different_machines
-        )
+        old, new = _measured(args) if args.run else (args.old, args.new)
+        comparison = compare(records.load(old), records.load(new), args.different_machines)
     except ValueError as error:
         print(f"attnbench compare: {error}", file=sys.stderr)
         return 2

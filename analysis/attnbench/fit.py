@@ -7,8 +7,8 @@ call, a cache that still fits) bends the small sizes: FlashAttention's published
 counts by its relative error, else the largest would decide alone), and no R^2, which is near 1 for
 both answers.
 
-The interval of p is honest about two things: noise (rounds are resampled, all sizes of a round
-together, since a slow spell hits them alike) and the model (it is widened to cover the fits that
+The interval of p is honest about two things: noise (Student's interval with the standard error of
+resampled rounds, all sizes of a round together, since a slow spell hits them alike) and the model (it is widened to cover the fits that
 leave one size out). With fewer than PROVISIONAL_BELOW sizes it is labelled provisional.
 """
 
@@ -70,14 +70,13 @@ class Fit:
     def interval_at(self, n: float) -> tuple[float, float]:
         """95 % interval of the fitted value at n (noise only; beyond n_max, the model's risk)."""
         values = self.draws[:, 0] + self.draws[:, 1] * n ** self.draws[:, 2]
-        return tuple(np.percentile(values, [2.5, 97.5]))
+        return _student_log(float(self.at(n)), values, self.rounds)
 
     def largest_n(self, budget: float) -> tuple[float, float, float]:
         """The n at which y reaches `budget`, with its 95 % interval; 0 where a alone exceeds it."""
         draws = _reach(self.draws, budget)
         here = _reach(np.array([[self.offset, self.scale, self.exponent]]), budget)[0]
-        low, high = np.percentile(draws, [2.5, 97.5])
-        return float(here), float(min(low, here)), float(max(high, here))
+        return float(here), *_student_log(float(here), draws, self.rounds)
 
 
 def local_slopes(n: Sequence[float], y: Sequence[float]) -> np.ndarray:
@@ -119,12 +118,11 @@ def fit_rounds(
         _fit_many(np.delete(sizes, i), np.delete(medians, i)[None, :])[0, 2]
         for i in range(len(sizes))
     ]
-    low, high = exponent + _small_sample(len(matrix)) * (
-        np.percentile(draws[:, 2], [2.5, 97.5]) - exponent
-    )
+    reach = _student(len(matrix)) * float(np.std(draws[:, 2]))
+    low, high = max(exponent - reach, 0.0), min(exponent + reach, LARGEST_EXPONENT)
     return Fit(
         offset, scale, exponent,
-        float(min(low, exponent, *without_one)), float(max(high, exponent, *without_one)),
+        float(min(low, *without_one)), float(max(high, *without_one)),
         sizes, medians, len(matrix), draws,
     )  # fmt: skip
 
@@ -147,11 +145,11 @@ def crossover(first: Fit, second: Fit) -> dict[str, Any] | None:
     count = min(len(first.draws), len(second.draws))
     crossings = _last_crossing(first.draws[:count], second.draws[:count], grid)
     found = crossings[~np.isnan(crossings)]
-    low, high = np.percentile(found, [2.5, 97.5]) if len(found) else (np.nan, np.nan)
+    low, high = _student_log(float(centre), found, min(first.rounds, second.rounds))
     return {
         "n": float(centre),
-        "low": float(np.nanmin([low, centre])),
-        "high": float(np.nanmax([high, centre])),
+        "low": low,
+        "high": high,
         "share": len(found) / count,
         "extrapolated": bool(centre > end),
     }
@@ -275,11 +273,20 @@ def _describe(
     return row
 
 
-def _small_sample(rounds: int) -> float:
-    """How much too narrow a percentile interval over few rounds is: Student's tails over normal
-    ones. With it the widened interval covers the truth in 90-99 % of trials from 3 to 12 rounds;
-    without, in 75-82 % at 3. The variance's own divisor on top (R for R - 1) covered 99.5-100 %."""
-    return float(stats.t.ppf(0.975, rounds - 1) / 1.96) if rounds > 1 else 1.0
+def _student(rounds: int) -> float:
+    """How many standard errors an interval reaches. The resamples' own percentiles over so few
+    rounds are too narrow at 3 (medians of three have few values) and too wide from 6 on; their
+    standard deviation with Student's tails covers 90 to 99 % at 3 to 12 (`study coverage`)."""
+    return float(stats.t.ppf(0.975, rounds - 1)) if rounds > 1 else 0.0
+
+
+def _student_log(centre: float, draws: np.ndarray, rounds: int) -> tuple[float, float]:
+    """95 % interval around a positive estimate from its resamples; (centre, centre) without any."""
+    draws = draws[draws > 0]
+    if centre <= 0 or len(draws) < 2:
+        return centre, centre
+    reach = np.exp(_student(rounds) * np.std(np.log(draws)))
+    return float(centre / reach), float(centre * reach)
 
 
 def _resample_rounds(

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnbench import figures, machine, tables
+from attnbench import figures, machine, quality, tables
 from attnbench.figures import style
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def render(run: Run, named: dict[str, tables.Table], folder: Path, drawn: list[s
             f"<p>The largest measured size of each series.</p>{digest}<details><summary>All "
             f"{len(run.summary)} cases</summary>{everything}</details>"
         )
+    everything += "".join(f"<p class=note>{_e(n)}</p>" for n in quality.notes(run.records))
     sections.append(("results", "Results", everything + _links("tables/results", ("csv", "tex"))))
     if named["peers"].rows:
         sections.append(("peers", "Against peers", _table(named["peers"])))
@@ -79,6 +80,11 @@ def render(run: Run, named: dict[str, tables.Table], folder: Path, drawn: list[s
     for figure in figures.FIGURES:
         if figure.name in drawn and figure.name != "gaps":
             sections.append((figure.name, figure.title, _figure(figure, folder)))
+    if named["physical"].rows:
+        note = "<p>t = a + b·n·d² + c·n²·d: b is what tokens cost, c what pairs do.</p>"
+        sections.append(("physical", "The physical model", note + _table(named["physical"])))
+    if named["threads"].rows:
+        sections.append(("thread-scaling", "Efficiency of threads", _table(named["threads"])))
     if named["not_measured"].rows:
         body = _table(named["not_measured"]) + _links("tables/not_measured", ("csv", "tex"))
         sections.append(("gaps", "What was not measured", body))

@@ -13,6 +13,7 @@ Columns of `load` (fields of results/SCHEMA.md, nested ones flattened):
   useful.x      useful_x      executed.x executed_x      dense.x  dense_x
   ci95_ns       ci95_low_ns, ci95_high_ns
   source        the run directory that the record came from
+Where a run was resumed by another build, only the last build's records of a case are kept.
 Unknown fields become columns too (nested: parent_child), so that a newer writer does no harm.
 """
 
@@ -77,7 +78,7 @@ def load(source: str | Path | Sequence[str | Path]) -> pd.DataFrame:
         environments[name] = _environment(path.parent / ENVIRONMENT, messages)
     if not rows:
         raise RecordsError(f"{sources[0]}: no record in {RECORDS}")
-    frame = _typed(pd.DataFrame(rows))
+    frame = _of_the_last_build(_typed(pd.DataFrame(rows)), messages)
     frame.attrs = {
         "environment": next(iter(environments.values())),
         "environments": environments,
@@ -291,7 +292,11 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     if "causal" not in frame:
         frame["causal"] = False
     frame["causal"] = frame["causal"].map(lambda v: v is True)
-    frame["flags"] = [tuple(f) if isinstance(f, list) else () for f in frame["flags"]]
+    frame["flags"] = [
+        tuple(x for x in f if isinstance(x, str)) if isinstance(f, list) else ()
+        for f in frame["flags"]
+    ]
+    frame["samples_ns"] = [s if _all_numbers(s) else None for s in frame["samples_ns"]]
     for column in ("batch", "heads", "threads"):
         frame[column] = frame[column].fillna(1)
     for column in ("head_dim", "v_dim"):  # of a layer they follow its width
@@ -302,6 +307,21 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     frame["case"] = frame["case"].mask(frame["case"] == "", _identity(frame))
     whole = [c for c in (*_SHAPE, "threads", "round", "ranks") if frame[c].notna().all()]
     return frame.astype(dict.fromkeys(whole, "int64"))
+
+
+def _all_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(x, (int, float)) and not isinstance(x, bool) for x in value
+    )
+
+
+def _of_the_last_build(frame: pd.DataFrame, messages: list[str]) -> pd.DataFrame:
+    """Records of different builds are different measurements: those of a case's last build."""
+    last = frame.groupby(["source", "case"])["build"].transform("last")
+    stale = frame["build"] != last
+    for source, count in frame[stale].groupby("source").size().items():
+        messages.append(f"{source}: {count} records of an earlier build left out")
+    return frame[~stale].reset_index(drop=True)
 
 
 def _identity(frame: pd.DataFrame) -> pd.Series:

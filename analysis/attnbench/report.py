@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from attnbench import fit, machine, records, tables
+from attnbench import fit, machine, quality, records, scaling, tables
 from attnbench.format import bytes_text, latex_table, text_table
 
 WIDTH = 100  # columns of the terminal tables
@@ -110,13 +110,17 @@ def terminal(run: Run, every_case: bool = False) -> str:
         crossings = tables.crossings(run.time, run.time_fits)
         if crossings.rows:
             parts.append(_text(crossings))
-    peers = tables.peer_table(run.records, run.summary)
-    if peers.rows:
-        parts.append(_text(peers))
+    for more in (
+        scaling.physical_table(run.summary), scaling.thread_table(run.summary),
+        tables.peer_table(run.records, run.summary),
+    ):  # fmt: skip
+        if more.rows:
+            parts.append(_text(more))
+    parts += ["\n".join(textwrap.fill(note, WIDTH) for note in quality.notes(run.records))]
     gaps = tables.gap_table(run.summary)
     if gaps.rows:
         parts.append("Not measured, or not in every round:\n" + _stacked(gaps))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def write(
@@ -135,6 +139,8 @@ def write(
             for time, memory in run.others
         },
         "crossings": tables.crossings(run.time, run.time_fits),
+        "physical": scaling.physical_table(run.summary),
+        "threads": scaling.thread_table(run.summary),
         "peers": tables.peer_table(run.records, run.summary),
         "not_measured": tables.gap_table(run.summary),
     }
@@ -224,6 +230,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where report.html, figures/ and tables/ go (default: the run; needed for several)",
     )  # fmt: skip
     parser.add_argument("--baseline", metavar="LABEL", help="variant that speed-ups are taken over")
+    parser.add_argument(
+        "--budget", action="append", default=[], metavar="AMOUNT",
+        help="print the largest size that each kernel reaches in it, as '1.5s' or '8GiB'",
+    )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="print every case, not a digest")
     parser.add_argument("--no-figures", action="store_true", help="print the tables only")
 
@@ -239,6 +249,10 @@ def main(args: argparse.Namespace) -> int:
         if args.output is None and len(args.runs) > 1 and not args.no_figures:
             raise ValueError("--output: needed for a report of several runs")
         print(terminal(run, args.all), flush=True)
+        for budget in args.budget:
+            print("\n" + _text(scaling.budget_table(
+                budget, run.time, run.time_fits, run.memory, run.memory_fits
+            )))  # fmt: skip
         if args.no_figures:
             return 0
         output = Path(args.output or args.runs[0])

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -113,14 +114,22 @@ def test_an_interrupt_reaches_the_harness_and_the_run_is_reported(harness, tmp_p
         "PYTHONPATH": str(ROOT / "analysis"), "ATTNBENCH_HARNESS": str(harness), "RUN": str(run),
     }  # fmt: skip
     with subprocess.Popen(
-        [sys.executable, "-m", "attnbench", "sweep", "x.toml", "--slow"],
+        [sys.executable, "-m", "attnbench", "sweep", "x.toml", "--slow"], start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
     ) as process:  # fmt: skip
-        assert process.stderr is not None
-        assert process.stderr.readline() == "started\n"
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        # Whatever hangs, neither it nor its child outlives this test.
+        limit = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))
+        limit.start()
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "started\n"
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate()
+        finally:
+            limit.cancel()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert f"run: {run}" in out
     assert "attnbench report" in err  # it was called; of no record it says so

@@ -55,7 +55,8 @@ def test_exact_data_give_the_exact_exponent(p: float, offset: float) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "scale", "p", "rounds", "drift"),
-    [(2e4, 1, 2, 6, 0), (2e4, 1, 2, 6, 0.05), (0, 1, 2, 6, 0), (1e4, 3, 1.5, 8, 0), (0, 9, 1, 3, 0)],
+    [(2e4, 1, 2, 6, 0), (2e4, 1, 2, 6, 0.05), (0, 1, 2, 6, 0), (1e4, 3, 1.5, 8, 0), (0, 9, 1, 3, 0),
+     (5e4, 1, 2, 12, 0.02)],
 )  # fmt: skip
 def test_the_interval_covers_the_true_exponent(
     offset: float, scale: float, p: float, rounds: int, drift: float
@@ -68,7 +69,7 @@ def test_the_interval_covers_the_true_exponent(
         noise = 0.03 * rng.normal(size=(rounds, 9)) + drift * rng.normal(size=(rounds, 1))
         found = fit.fit_rounds(n, (offset + scale * n**p) * np.exp(noise), 150, trial)
         covered += found.low <= p <= found.high
-    assert 0.90 <= covered / 200 <= 0.995
+    assert 0.90 <= covered / 200 <= 0.99
 
 
 def test_fewer_than_eight_sizes_are_provisional_and_fewer_than_four_no_fit() -> None:

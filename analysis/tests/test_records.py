@@ -31,6 +31,26 @@ def test_a_torn_last_line_is_dropped_with_a_message(tmp_path: Path) -> None:
     assert any("torn last line" in m for m in frame.attrs["messages"])
 
 
+def test_after_another_build_resumed_a_run_only_its_records_count(tmp_path: Path) -> None:
+    lines = [record("flash", 128, 64, r, [1e6], build="old") for r in range(3)]
+    lines += [record("naive", 128, 64, r, [5e6], build="old") for r in range(3)]
+    lines += [record("flash", 128, 64, r, [2e6], build="new", session="s2") for r in range(3)]
+    frame = records.load(write_run(tmp_path / "run", lines))
+    summary = records.summarise(frame).set_index("kernel")
+    assert summary.loc["flash", "median_ns"] == 2e6 and summary.loc["flash", "rounds"] == 3
+    assert summary.loc["naive", "median_ns"] == 5e6, "what was not measured again stands"
+    assert any("3 records of an earlier build" in m for m in frame.attrs["messages"])
+
+
+def test_a_repeated_visit_stands_for_the_slowed_one(tmp_path: Path) -> None:
+    lines = [record("flash", 128, 64, r, [1e6]) for r in range(3)]
+    lines[1] = record("flash", 128, 64, 1, [9e6], flags=["slowed"])
+    lines.append(record("flash", 128, 64, 1, [1e6], flags=["repeated"]))
+    frame = records.load(write_run(tmp_path / "run", lines))
+    assert len(frame) == 4, "the slowed one is not dropped"
+    assert records.summarise(frame)["high_ns"].iloc[0] == 1e6
+
+
 def test_unknown_fields_and_missing_ones_do_no_harm(tmp_path: Path) -> None:
     lines = [{"kernel": "k", "status": "ok", "median_ns": 5.0, "novel": {"deep": {"er": 1}}}]
     frame = records.load(write_run(tmp_path / "run", lines))

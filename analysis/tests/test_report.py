@@ -143,3 +143,20 @@ def test_figures_are_written_with_three_digits_and_their_unit() -> None:
 def test_latex_escapes_what_tex_would_read() -> None:
     escaped = text.latex_escape("a_b & 5 % ±3 {x}^2")
     assert escaped == r"a\_b \& 5 \% $\pm$3 \{x\}\^{}2"
+
+
+def test_flags_of_visits_are_told(tmp_path: Path) -> None:
+    lines = sweep(rounds=3, sizes=[128, 256])
+    lines[0]["flags"] = ["slowed", "preempted"]
+    lines[1]["flags"] = ["repeated", "unheard_of"]
+    lines[2]["flags"] = ["hidden_memory"]
+    for line in lines:
+        line |= {"counters": {"instructions": None}, "counters_reason": "instructions: not here"}
+    run = report.read([str(write_run(tmp_path / "run", lines))])
+    told = report.terminal(run)
+    whose = lines[2]["kernel"]
+    assert "Flags of 24 visits: slowed 1, repeated 1, hidden_memory 1" in " ".join(told.split())
+    assert f"({whose})" in told and "unheard_of 1" in told
+    assert "Not all counters could be read: instructions: not here." in told
+    quiet = report.read([str(write_run(tmp_path / "quiet", sweep(rounds=3, sizes=[128, 256])))])
+    assert "Flags" not in report.terminal(quiet)

@@ -6,28 +6,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from attnbench import scaling
 from attnbench.figures import style
-from attnbench.variants import SIZES
 
 
 def threads(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style.Drawing | None:
     """A line a kernel at its largest case that was measured at every thread count."""
-    counts = sorted(int(t) for t in summary["threads"].unique())
-    good = summary[summary["status"] == "ok"]
-    if len(counts) < 2 or good.empty:
+    data = scaling.largest_of_each(scaling.threads(summary))
+    if data.empty:
         return None
-    good = good.assign(base=good["label"].str.replace(r"(, )?\b\d+ threads", "", regex=True)
-                       .str.replace(" ()", "", regex=False).str.replace("(, ", "(", regex=False))  # fmt: skip
-    rows = []
-    sizes = [s for s in SIZES if s in good and good[s].notna().all()]
-    for _, own in good.groupby("base", sort=False):
-        whole = [g for _, g in own.groupby(sizes) if g["threads"].nunique() == len(counts)]
-        if whole:
-            largest = max(whole, key=lambda g: g["useful_flops"].max()).sort_values("threads")
-            rows.append(largest.assign(speedup=largest["median_ns"].iloc[0] / largest["median_ns"]))
-    if not rows:
-        return None
-    data = pd.concat(rows)
+    counts = sorted(data["threads"].unique())
     figure, axes = style.canvas(width_in, 1, 1, 2.6)
     panel = axes[0][0]
     ideal = np.array(counts, float)
@@ -45,5 +33,6 @@ def threads(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> st
     panel.set_xlabel("threads")
     panel.set_ylabel(f"speed-up over {counts[0]} thread{'s' if counts[0] > 1 else ''}")
     handles = [style.handle(base, mark) for base, mark in marks.items()]
-    columns = ["base", "keys", "head_dim", "threads", "median_ns", "speedup"]
+    columns = ["base", "keys", "head_dim", "threads", "median_ns", "speedup",
+               "efficiency", "serial"]  # fmt: skip
     return style.Drawing(style.finish(figure, summary, handles), data[columns])
