@@ -243,6 +243,34 @@ TEST_F(FaultsTest, APluginThatDiesWhileItIsLoadedIsOneLine) {
   EXPECT_FALSE(std::filesystem::exists(RunPath()));
 }
 
+// The same program with another build id.
+TEST_F(FaultsTest, ARebuiltBinaryIsMeasuredAgain) {
+  ASSERT_EQ(Harness("sweep " + Small() + " -o " + RunPath()).status, 0);
+  const std::string build = Records().at(0)["build"], whole = Lines();
+  std::string id;
+  for (std::size_t i = 0; i + 1 < build.size(); i += 2)
+    id += static_cast<char>(std::stoi(build.substr(i, 2), nullptr, 16));
+  std::ifstream in(ATTNBENCH_HARNESS, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  std::string binary = text.str();
+  const std::size_t at = binary.find(id);
+  if (at == std::string::npos) GTEST_SKIP() << "linked without a build id";
+  binary[at] = static_cast<char>(binary[at] ^ 1);
+  const std::string rebuilt = folder_.Write("rebuilt", binary);
+  std::filesystem::permissions(rebuilt, std::filesystem::perms::owner_all);
+  const Outcome outcome = Shell(rebuilt + " sweep --resume " + RunPath());
+  ASSERT_EQ(outcome.status, 0) << outcome.output;
+  EXPECT_NE(outcome.output.find("12 records are of another build"), std::string::npos)
+      << outcome.output;
+  EXPECT_TRUE(Lines().starts_with(whole));
+  std::vector<json> records = Records();
+  ASSERT_EQ(records.size(), 24u);
+  records.erase(records.begin(), records.begin() + 12);
+  for (const json& record : records) EXPECT_NE(record["build"], build);
+  ExpectWhole(records);
+}
+
 TEST_F(FaultsTest, ARebuiltPluginIsMeasuredAgain) {
   const std::string plugin = folder_.File("throws.so");
   std::filesystem::copy_file(TestPlugin("throws"), plugin);

@@ -74,6 +74,26 @@ def test_a_build_against_itself_pairs_every_visit(
     assert again.returncode == 2 and "side of a comparison" in again.stderr
 
 
+def test_each_side_is_measured_by_its_own_build(tmp_path: Path) -> None:
+    """The same program under another build id stands for the older one."""
+    version = subprocess.run([str(harness()), "version"], capture_output=True, text=True).stdout
+    build = version.split("build ")[1].split(",")[0]
+    content = harness().read_bytes()
+    at = content.find(bytes.fromhex(build))
+    if at < 0:
+        pytest.skip("linked without a build id")
+    older = tmp_path / interleave.NAME
+    older.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    older.chmod(0o755)
+    experiment = tmp_path / "small.toml"
+    experiment.write_text(EXPERIMENT)
+    sides = interleave.measure(
+        older, harness(), str(experiment), tmp_path / "both", ["--rounds", "1"]
+    )
+    builds = [set(records.load(side)["build"]) for side in sides]
+    assert builds[1] == {build} and builds[0] != builds[1]
+
+
 def test_what_is_no_build_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--run", str(tmp_path), str(tmp_path)) == 2
     assert capsys.readouterr().err.count("\n") == 1
