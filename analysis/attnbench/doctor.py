@@ -229,6 +229,27 @@ def steadiness() -> Iterator[Finding]:
         yield Finding(MISSING, "64 bits", "this Python is a 32-bit one", "install a 64-bit Python")
 
 
+def instruments() -> Iterator[Finding]:
+    """What counts without a clock: the processor's own counters, and callgrind."""
+    paranoid = _text("/proc/sys/kernel/perf_event_paranoid")
+    if not Path("/sys/bus/event_source/devices/cpu").exists():
+        yield Finding(NOTE, "hardware counters", "none here, as in many virtual machines: null")
+    elif os.geteuid() != 0 and _number(paranoid) > (2,):
+        yield Finding(
+            NOTE, "hardware counters", f"not permitted (perf_event_paranoid {paranoid})",
+            "as root: sysctl kernel.perf_event_paranoid=2",
+        )  # fmt: skip
+    else:
+        yield Finding(OK, "hardware counters", "there")
+    if shutil.which("valgrind"):
+        yield Finding(OK, "valgrind", "there")
+    else:
+        yield Finding(
+            NOTE, "valgrind", "not there: `study instructions` needs it",
+            "apt-get install valgrind",
+        )  # fmt: skip
+
+
 def _busy(seconds: float) -> float:
     """How many cores are in use, by everyone, over the time given."""
 
@@ -245,7 +266,7 @@ def _busy(seconds: float) -> float:
 
 def findings() -> list[Finding]:
     """Everything there is to say, in order."""
-    return [*tools(), *processor(), *steadiness()]
+    return [*tools(), *processor(), *steadiness(), *instruments()]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

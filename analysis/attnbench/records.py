@@ -41,8 +41,9 @@ _KEPT_WHOLE = {"samples_ns", "flags", "options", "tiles"}
 _SHAPE = ("batch", "heads", "kv_heads", "queries", "keys", "head_dim", "v_dim", "d_model")
 _TEXT = ("kernel", "kind", "host", "target", "status", "reason", "dtype", "cache", "stop", "score",
          "pattern", "case", "experiment", "session", "run", "build", "started")  # fmt: skip
-_NUMBERS = ("round", "threads", "ranks", "median_ns", "plan_ns", "select_ns", "workspace_bytes",
-            "peak_rss_bytes", "predicted_bytes", "predicted_ns", "error", "error_frobenius",
+_NUMBERS = ("round", "threads", "ranks", "median_ns", "plan_ns", "select_ns", "total_ns",
+            "workspace_bytes", "tensor_bytes", "ring_bytes", "peak_rss_bytes", "predicted_bytes",
+            "predicted_ns", "error", "error_frobenius",
             "tolerance", "rows_checked", "gflops", "ceiling_gflops", "ceiling_gbps",
             "fraction_of_ceiling", "useful_flops", "useful_bytes", "useful_exps",
             "executed_flops", "window", "stride", "offset", "sinks", "mask_columns",

@@ -169,7 +169,7 @@ def test_doctor_looks_at_everything_and_every_problem_has_its_remedy():
     found = doctor.findings()
     looked_at = {finding.what for finding in found}
     assert {"compiler", "Highway", "BLIS", "CPU", "caches", "cores", "governor", "turbo", "memory",
-            "other processes", "instruction sets"} <= looked_at  # fmt: skip
+            "other processes", "instruction sets", "hardware counters", "valgrind"} <= looked_at  # fmt: skip
     for finding in found:
         assert finding.remedy or finding.level in (doctor.OK, doctor.NOTE), finding
     done = attnbench("doctor", "--json")
