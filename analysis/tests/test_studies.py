@@ -26,6 +26,18 @@ from attnbench.studies import (
 )
 
 
+@pytest.fixture(autouse=True)
+def gradients():
+    """Those of other tests' peers switch autograd off for their process, which is this one."""
+    try:
+        import torch
+    except ImportError:
+        yield
+        return
+    with torch.enable_grad():
+        yield
+
+
 def record(*agreeing: bool) -> dict:
     return {"claims": [{"expected": "", "found": "", "agrees": a} for a in agreeing]}
 

@@ -103,7 +103,7 @@ def test_the_text_is_cached_under_its_own_name_and_made_anew_when_it_changes(tmp
 
         def attention_inputs(self, text):
             Model.calls += 1
-            layer = tensors.reader("minilm").Layer(*[np.zeros((1, 2, len(text), 4))] * 3)
+            layer = tensors.reader("minilm").Layer(*[np.zeros((1, 2, len(text), 4))] * 4)
             return [layer]
 
     monkeypatch.setattr(tensors, "load_model", lambda _: Model())
