@@ -283,8 +283,8 @@ json AskClaims(const Case& c) {
   claims["workspace_bytes"] =
       kernel.workspace ? kernel.workspace(c.problem, options, c.threads) : 0;
   ask("executed");
-  claims["executed"] =
-      ToJson(kernel.executed ? kernel.executed(c.problem, options) : UsefulOf(kernel, c.problem, options));
+  claims["executed"] = ToJson(kernel.executed ? kernel.executed(c.problem, options)
+                                              : UsefulOf(kernel, c.problem, options));
   return claims;
 }
 
