@@ -57,7 +57,7 @@ bool TileList::Contains(Index query, Index key) const {
 
 bool Mask::Admits(Index p, Index j) const {
   if (causal && j > p) return false;
-  if (j < sinks) return true;
+  if (sinks > 0 && j < sinks) return true;  // positions may be negative
   const bool local = std::abs(p - j) <= window;
   switch (pattern) {
     case Pattern::kFull:
@@ -121,7 +121,7 @@ AdmittedKeys Problem::Admitted(Index query, Index key_limit) const {
   }
   a.band_begin = std::clamp(begin, Index{0}, a.limit);
   a.band_end = std::clamp(end, a.band_begin, a.limit);
-  a.sinks = std::clamp(mask.sinks - origin, Index{0}, a.limit);
+  a.sinks = mask.sinks > 0 ? std::clamp(mask.sinks - origin, Index{0}, a.limit) : 0;
   if (mask.pattern == Mask::Pattern::kStrided) {
     a.stride = mask.stride, a.residue = Mod(p, mask.stride), a.width = 1;
   } else if (mask.pattern == Mask::Pattern::kColumns) {
