@@ -59,7 +59,7 @@ struct Overrides {
 // Throws UserError: "FILE:LINE: field: message".
 Experiment LoadExperiment(const std::string& path, const Overrides& overrides = {});
 
-// Kernels hosted in Python are recognised by their file, <peers>/<name>.py.
+// Kernels hosted in Python: of a plugin, or recognised by their file, <peers>/<name>.py.
 std::string PeersFolder();  // $ATTNBENCH_PEERS, or kernels/peers of the source tree
 bool IsPeer(const std::string& kernel);
 std::vector<std::string> Peers();

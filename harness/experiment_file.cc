@@ -10,6 +10,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "harness/root.h"
 #include "harness/user_error.h"
 
 namespace attnbench {
@@ -194,7 +195,7 @@ class Reader {
   static std::string Locate(const std::string& path) {
     std::error_code error;
     if (std::filesystem::exists(path, error)) return path;
-    const std::string in_tree = std::string(ATTNBENCH_SOURCE_DIR) + "/" + path;
+    const std::string in_tree = Root() + "/" + path;
     return std::filesystem::exists(in_tree, error) ? in_tree : path;
   }
 

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "harness/experiment.h"
+#include "harness/plugins.h"
 
 namespace attnbench {
 namespace {
@@ -16,6 +17,7 @@ using nlohmann::json;
 // A peer's one line, read from its file: starting Python and its packages to list names would take
 // seconds.
 std::string IdeaOfPeer(const std::string& name) {
+  if (const Hosted* hosted = FindHosted(name)) return hosted->idea;
   std::ifstream in(PeersFolder() + "/" + name + ".py");
   std::ostringstream text;
   text << in.rdbuf();

@@ -6,27 +6,34 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <thread>
 
 #include "harness/ceilings.h"
 #include "harness/child.h"
 #include "harness/conform.h"
+#include "harness/experiment.h"
 #include "harness/list.h"
 #include "harness/machine.h"
+#include "harness/plugins.h"
 #include "harness/sweep.h"
 #include "harness/user_error.h"
 #include "harness/workers.h"
-#include "kernels/contract/plugin.h"
 #include "kernels/simd/target.h"
 
 namespace attnbench {
 namespace {
 
-void LoadPlugins(const std::vector<std::string>& plugins) {
-  for (const std::string& plugin : plugins)
-    if (std::string e = LoadPlugin(plugin); !e.empty()) throw UserError(e);
+// Replaces this process by another program.
+[[noreturn]] void Execute(const std::vector<std::string>& command) {
+  std::vector<char*> arguments;
+  for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  execvp(arguments[0], arguments.data());
+  throw UserError(command[0] + ": cannot be started: " + std::strerror(errno));
 }
 
 void ParseShard(const std::string& text, SweepRequest* request) {
@@ -103,9 +110,10 @@ class CommandLine {
     filters_.push_back(sweep->add_option("-o,--output", sweep_.output,
                                          "Run directory, new or empty (default: "
                                          "results/<experiment>/<machine>/<UTC time>)"));
-    filters_.push_back(
-        sweep->add_option("--plugin", sweep_.plugins, "Shared object with kernels (repeatable)")
-            ->allow_extra_args(false));
+    filters_.push_back(sweep
+                           ->add_option("--plugin", sweep_.plugins,
+                                        "Shared object or Python file with kernels (repeatable)")
+                           ->allow_extra_args(false));
     filters_.push_back(
         sweep->add_option("--shard", shard_, "I/N: only the I-th of N equal parts of the work"));
     filters_.push_back(sweep->add_option(
@@ -155,12 +163,17 @@ class CommandLine {
       return 0;
     });
     list->add_flag("--json", json_, "As JSON");
-    list->add_option("--plugin", plugins_, "Shared object with kernels (repeatable)");
+    list->add_option("--plugin", plugins_,
+                     "Shared object or Python file with kernels (repeatable)");
 
     CLI::App* check =
         Add("check", "Compare the kernels with the oracle on all edge shapes", [this] {
           LoadPlugins(plugins_);
-          return RunConformance(conformance_, std::cout);
+          const auto& named = conformance_.kernels;
+          const bool hosted = std::any_of(named.begin(), named.end(), IsPeer);
+          return hosted || (named.empty() && !HostedByPlugins().empty())
+                     ? CheckHosted()
+                     : RunConformance(conformance_, std::cout);
         });
     check->add_option("-k,--kernel", conformance_.kernels, "Only this kernel (repeatable)");
     check->add_option("--threads", conformance_.threads, "OpenMP threads")
@@ -169,7 +182,8 @@ class CommandLine {
         ->check(CLI::Range(0, 100000000));
     check->add_option("--seed", conformance_.fuzz_seed,
                       "Of the random problems; 0: from the clock");
-    check->add_option("--plugin", plugins_, "Shared object with kernels (repeatable)");
+    check->add_option("--plugin", plugins_,
+                      "Shared object or Python file with kernels (repeatable)");
 
     CLI::App* peak = Add("peak", "Measure what this machine can do", [this] {
       const auto table = PeakTable(ThreadCounts());
@@ -188,7 +202,8 @@ class CommandLine {
           LoadPlugins(plugins_);
           return ChildLoop(STDIN_FILENO, STDOUT_FILENO);
         });
-    child->add_option("--plugin", plugins_, "Shared object with kernels (repeatable)");
+    child->add_option("--plugin", plugins_,
+                      "Shared object or Python file with kernels (repeatable)");
     child->group("");
 
     Add("version", "Version and build", [] {
@@ -198,15 +213,28 @@ class CommandLine {
     });
   }
 
-  // Replaces this process by the program beside it.
-  int Bench() {
+  // Where kernels are hosted in Python, the same check runs there, over the same registry.
+  int CheckHosted() const {
+    std::vector<std::string> command = HostCommand();
+    const auto add = [&](const std::string& option, const std::string& value) {
+      command.insert(command.end(), {option, value});
+    };
+    for (const std::string& plugin : plugins_)
+      if (!IsPythonFile(plugin)) add("--plugin", plugin);
+    for (const std::string& kernel : conformance_.kernels) add("--kernel", kernel);
+    command.push_back("--check");
+    add("--threads", std::to_string(conformance_.threads));
+    add("--fuzz", std::to_string(conformance_.fuzz_cases));
+    add("--seed", std::to_string(conformance_.fuzz_seed));
+    setenv("PYTHONPATH", HostPythonPath().c_str(), 1);
+    Execute(command);
+  }
+
+  int Bench() const {
     const std::string path = OwnPath();
-    const std::string bench = path.substr(0, path.rfind('/') + 1) + "attnbench-bench";
-    std::vector<char*> arguments = {const_cast<char*>(bench.c_str())};
-    for (int i = 2; i < argc_; ++i) arguments.push_back(argv_[i]);
-    arguments.push_back(nullptr);
-    execv(bench.c_str(), arguments.data());
-    throw UserError(bench + ": cannot be started: " + std::strerror(errno));
+    std::vector<std::string> command = {path.substr(0, path.rfind('/') + 1) + "attnbench-bench"};
+    command.insert(command.end(), argv_ + 2, argv_ + argc_);
+    Execute(command);
   }
 
   const int argc_;

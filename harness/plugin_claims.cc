@@ -11,6 +11,7 @@
 
 #include "harness/case.h"
 #include "harness/machine.h"
+#include "harness/plugins.h"
 #include "harness/process.h"
 #include "harness/user_error.h"
 #include "harness/workers.h"
@@ -147,6 +148,7 @@ void RegisterPluginClaims(const std::vector<std::string>& plugins) {
 }
 
 std::string PluginTag(const std::string& kernel) {
+  if (const Hosted* hosted = FindHosted(kernel)) return "+" + hosted->build;
   const auto it = PluginBuilds().find(kernel);
   return it == PluginBuilds().end() ? "" : "+" + it->second;
 }

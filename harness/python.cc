@@ -6,10 +6,12 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <iostream>
 #include <optional>
 
 #include "harness/ceilings.h"
 #include "harness/child.h"
+#include "harness/conform.h"
 #include "harness/inputs.h"
 #include "harness/machine.h"
 #include "harness/measure.h"
@@ -305,6 +307,14 @@ PYBIND11_MODULE(_core, m) {
         if (const std::string wrong = LoadPlugin(path); !wrong.empty()) Bad(wrong);
       },
       py::arg("path"), "Registers the kernels of a plugin; ValueError says why not.");
+  m.def(
+      "check",
+      [](const std::vector<std::string>& kernels, int threads, Index fuzz, std::uint64_t seed) {
+        const py::gil_scoped_release release;
+        return RunConformance({kernels, threads, fuzz, seed}, std::cout);
+      },
+      py::arg("kernels"), py::arg("threads") = 2, py::arg("fuzz") = 200, py::arg("seed") = 0,
+      "Compares kernels with the oracle over the edge shapes, a line each; the exit status.");
   m.def("child_loop", ChildLoop, py::arg("in_fd") = 0, py::arg("out_fd") = 1,
         py::call_guard<py::gil_scoped_release>(),
         "Answers measuring requests, one JSON line each, until end of file.");

@@ -8,9 +8,11 @@
 #include "harness/guards.h"
 #include "harness/machine.h"
 #include "harness/plugin_claims.h"
+#include "harness/plugins.h"
 #include "harness/process.h"
 #include "harness/progress.h"
 #include "harness/record.h"
+#include "harness/root.h"
 #include "harness/user_error.h"
 #include "harness/workers.h"
 
@@ -43,7 +45,7 @@ Planned Plan(const Case& c) {
 
 std::string Locate(const std::string& path) {
   std::error_code error;
-  const std::string in_tree = std::string(ATTNBENCH_SOURCE_DIR) + "/" + path;
+  const std::string in_tree = Root() + "/" + path;
   return !fs::exists(path, error) && !fs::path(path).is_absolute() && fs::exists(in_tree, error)
              ? in_tree
              : path;
@@ -54,7 +56,7 @@ std::string Locate(const std::string& path) {
 SweepPlan MakePlan(const SweepRequest& request) {
   SweepPlan plan;
   plan.plugins = Absolute(request.plugins);
-  RegisterPluginClaims(plan.plugins);
+  RegisterPluginClaims(LoadPythonFiles(plan.plugins));
   Experiment experiment = LoadExperiment(Locate(request.experiment), request.overrides);
   Override(request, &experiment.settings);
   plan.experiment = experiment.name;
@@ -176,7 +178,7 @@ RunDirectory ResumeRun(const SweepRequest& request, SweepPlan* plan) {
     plan->experiment = run.at("experiment");
     plan->settings = SweepSettingsFromJson(run.at("settings"));
     plan->plugins = run.at("plugins").get<std::vector<std::string>>();
-    RegisterPluginClaims(plan->plugins);
+    RegisterPluginClaims(LoadPythonFiles(plan->plugins));
     for (const json& j : run.at("cases")) {
       Case c;
       if (std::string e = FromJson(j, &c); !e.empty()) throw UserError(file + ": " + e);

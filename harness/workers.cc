@@ -4,11 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 
 #include "harness/experiment.h"
 #include "harness/machine.h"
+#include "harness/plugins.h"
 
 namespace attnbench {
 namespace {
@@ -16,19 +16,6 @@ namespace {
 using nlohmann::json;
 
 bool HostedInPython(const Case& c) { return !FindKernel(c.kernel) && IsPeer(c.kernel); }
-
-std::string Python() {
-  if (const char* python = std::getenv("ATTNBENCH_PYTHON")) return python;
-  const std::string in_tree = std::string(ATTNBENCH_SOURCE_DIR) + "/.venv/bin/python";
-  std::error_code error;
-  return std::filesystem::exists(in_tree, error) ? in_tree : "python3";
-}
-
-std::string PythonPath() {
-  const char* inherited = std::getenv("PYTHONPATH");
-  return std::string(ATTNBENCH_SOURCE_DIR) + "/analysis" +
-         (inherited && *inherited ? ":" + std::string(inherited) : "");
-}
 
 // An answer as measured fields; null when interrupted.
 json Fields(const Answer& answer) {
@@ -73,11 +60,12 @@ ChildSpec Workers::SpecOf(const Planned& planned, bool alone) const {
   spec.memory_bytes = MemoryFor(planned, alone);
   spec.environment = ThreadEnvironment(c.threads);
   if (HostedInPython(c)) {
-    spec.argv = {Python(), "-m", "attnbench.host"};
-    spec.environment.push_back("PYTHONPATH=" + PythonPath());
+    spec.argv = HostCommand();
+    spec.environment.push_back("PYTHONPATH=" + HostPythonPath());
   } else {
     spec.argv = {setup_.program.empty() ? OwnPath() : setup_.program, "child"};
     for (const std::string& plugin : setup_.plugins) {
+      if (IsPythonFile(plugin)) continue;
       spec.argv.push_back("--plugin");
       spec.argv.push_back(plugin);
     }

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernels as Python functions, thin over the extension ``attnbench._core``."""
+"""The kernels as Python functions, thin over the extension ``attnbench._core``.
+
+Tensors of other libraries are read in place (torch, bfloat16 included, and DLPack); torch tensors
+in, torch tensors out. The GIL is released while a kernel runs.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ except ImportError as error:
     raise ImportError(
         f"the extension attnbench._core cannot be loaded ({error}); ./attnbench setup builds it"
     ) from None
+
+from attnbench.exchange import exchanged
 
 Array = np.ndarray
 
@@ -54,6 +60,7 @@ def _parameters(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+@exchanged
 def attention(
     q: Array,
     k: Array,
@@ -74,7 +81,7 @@ def attention(
     key_lengths: Array | None = None,
     options: dict[str, int] | None = None,
     return_lse: bool = False,
-) -> Array | tuple[Array, Array]:
+) -> Any:  # an array, or two with return_lse
     """softmax(scale * q k^T + bias, over the admitted keys) v.
 
     Args:
@@ -126,6 +133,7 @@ def attention(
     )  # fmt: skip
 
 
+@exchanged
 def attention_weights(q: Array, k: Array, kernel: str = "auto", **parameters: Any) -> Array:
     """The weights themselves: float32 ``[B, H, n, m]``, rows sum to one, zero where masked.
 
@@ -192,6 +200,7 @@ def _one_head(ndim: int, context: Array, weights: Array) -> tuple[Array, Array]:
     return (context, weights) if ndim == 2 else (context[:, 0], weights[:, 0])
 
 
+@exchanged
 def luong_attention(
     states: Array,
     encoder_states: Array,
@@ -251,7 +260,7 @@ def luong_attention(
             halves = (w[:, :ds], w[:, ds:])
             w = np.hstack([np.pad(x, [(0, 0), (0, width - x.shape[1])]) for x in halves])
     if score == "concat":
-        if v is None:
+        if v is None or w is None:
             raise ValueError("v: score 'concat' needs it")
         v = _matrix("v", v, (1,), w.shape[0])
     elif v is not None:
@@ -261,6 +270,7 @@ def luong_attention(
     return _one_head(np.ndim(states), *found)
 
 
+@exchanged
 def bahdanau_attention(
     states: Array,
     encoder_states: Array,

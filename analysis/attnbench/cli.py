@@ -16,7 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from attnbench.places import CMAKE, IN_TREE, PROGRAMS, ROOT
+
 QUICK = "experiments/quick.toml"
 
 # Commands of attnbench-harness (bench: of attnbench-bench), and what each is for.
@@ -38,7 +39,7 @@ PYTHON = {
     "show": ("attnbench.show", '"SENTENCE"  attention of a real model as heatmap and graph'),
     "study": ("attnbench.study", "[NAME]  a question, what is expected, and what is found"),
     "tensors": ("attnbench.tensors", "[list|fetch|describe]  real Q, K and V for experiments"),
-    "new": ("attnbench.new", "NAME  start a kernel file"),
+    "new": ("attnbench.new", "NAME [--plugin | --python]  start a kernel"),
     "doctor": ("attnbench.doctor", "what is missing here, or would spoil measurements"),
     "test": ("attnbench.testing", "every test, C++ and Python"),
 }
@@ -65,7 +66,7 @@ def harness(program: str = "attnbench-harness") -> Path:
     if program == "attnbench-harness" and (override := os.environ.get("ATTNBENCH_HARNESS")):
         path = Path(override)
     else:
-        path = ROOT / "build" / "release" / "harness" / program
+        path = PROGRAMS / program
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not built; ./attnbench setup builds it")
     return path
@@ -86,6 +87,9 @@ def _native(command: str, arguments: list[str]) -> int:
             print("The whole list of options is the native program's; ./attnbench setup builds it.")
             return 0
     path = harness(program)
+    os.environ["ATTNBENCH_PYTHON"] = sys.executable
+    if not IN_TREE:
+        os.environ.setdefault("ATTNBENCH_ROOT", str(ROOT))
     if command != "sweep":
         prefix = [] if command == "bench" else [command]
         os.execv(path, [str(path), *prefix, *arguments])
@@ -113,7 +117,7 @@ def _prepare(experiment: Path, kernels: list[str]) -> None:
     from attnbench import extras
 
     hosted = {path.stem for path in (ROOT / "kernels" / "peers").glob("*.py")}
-    if hosted & (set(kernels) or extras.kernels_of(experiment)):
+    if IN_TREE and hosted & (set(kernels) or extras.kernels_of(experiment)):
         try:
             extras.install("peers")
         except extras.SetupError as error:
@@ -151,8 +155,7 @@ def _sweep(path: Path, arguments: list[str]) -> int:
 def _run_native(command: list[str]) -> tuple[int, str | None]:
     """Runs it to its end, an interrupt included; its status and the run directory it names."""
     run = None
-    environment = os.environ | {"ATTNBENCH_PYTHON": sys.executable}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         # Ctrl-C is the harness's to answer: it ends the case at hand and keeps the rest.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _: child.send_signal(received))
@@ -190,6 +193,9 @@ def main(argv: list[str] | None = None) -> int:
         from attnbench import __version__
 
         print(f"attnbench {__version__}")
+        return 0
+    if command == "--cmakedir":  # of attnbench.cmake, for a kernel outside the tree
+        print(CMAKE)
         return 0
     try:
         if command in NATIVE:

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from attnbench.places import PROGRAMS, ROOT
+
 OK, NOTE, WARNING, MISSING = "ok", "note", "warning", "MISSING"
 
 
@@ -95,7 +96,7 @@ def tools() -> Iterator[Finding]:
             yield Finding(OK, name, metadata.version(name))
         except metadata.PackageNotFoundError:
             yield Finding(MISSING, name, "not installed", set_up)
-    harness = ROOT / "build" / "release" / "harness" / "attnbench-harness"
+    harness = PROGRAMS / "attnbench-harness"
     if harness.exists():
         yield Finding(OK, "attnbench-harness", "built")
     else:
@@ -258,7 +259,9 @@ def _busy(seconds: float) -> float:
         return sum(values), values[3] + values[4]
 
     try:
-        (all_0, idle_0), _, (all_1, idle_1) = ticks(), time.sleep(seconds), ticks()
+        all_0, idle_0 = ticks()
+        time.sleep(seconds)
+        all_1, idle_1 = ticks()
     except (IndexError, ValueError):
         return 0.0
     return (1 - (idle_1 - idle_0) / max(1, all_1 - all_0)) * (os.cpu_count() or 1)

@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The measuring process for kernels hosted in Python: ``python -m attnbench.host``.
 
-Puts every peer of ``kernels/peers/`` into the registry of ``attnbench._core``, beside the C++
-kernels that the extension holds, then hands over to the same loop that the native child runs:
+Puts every peer of ``kernels/peers/``, and the kernels of each ``--plugin FILE``, into the registry
+of ``attnbench._core``, beside the C++ kernels that the extension holds, then hands over to the same loop that the native child runs:
 requests on standard input, one JSON line each, replies on standard output. Checks, timing and
 records are the C++ ones; here are only the settings that a process with many libraries needs.
+``--check`` compares with the oracle instead of measuring; ``--list`` says what a file declares.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
+import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attnbench import peer
+from attnbench import peer, plugin
 from attnbench.peer import Array, Prepared, Problem, PythonKernel
 
 
@@ -87,16 +91,53 @@ def keep_freed_memory() -> None:
     libc.mallopt(top_pad, 64 << 20)
 
 
+def declared(file: str) -> str:
+    """A line of JSON: {"kernels": [{"name", "idea"}]} of a plugin, or {"error": why not}."""
+    try:
+        kernels = [{"name": k.name, "idea": k.idea} for k in plugin.load(file)]
+    except ValueError as error:
+        return json.dumps({"error": str(error)})
+    return json.dumps({"kernels": kernels})
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="attnbench.host", description=__doc__)
+    parser.add_argument("--plugin", action="append", default=[])
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--kernel", action="append", default=[])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fuzz", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
 def main() -> int:
     """Serves requests until end of file; the exit status is the loop's."""
+    args = arguments()
+    if args.list:
+        print("\n" + "\n".join(map(declared, args.plugin)))
+        return 0
     keep_freed_memory()
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     # First: the OpenMP runtime that comes with it then serves PyTorch and its kin as well. Two
     # runtimes would mean two pools of threads on the same processors.
     from attnbench import _core
 
-    for kernel in peers():
+    kernels = peers()
+    names = args.kernel
+    for file in args.plugin:
+        if file.endswith(".py"):
+            found = plugin.load(file)
+            kernels += map(hosted, found)
+            names = names + [k.name for k in found if not args.kernel]
+        else:
+            _core.load_plugin(file)
+    for kernel in kernels:
         _core.register_kernel(**vars(kernel))
+    if args.check:
+        warnings.simplefilter("ignore")  # NaN and Inf are put in on purpose
+        return _core.check(names, args.threads, args.fuzz, args.seed)
     gc.disable()
     return _core.child_loop()
 

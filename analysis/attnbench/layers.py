@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from attnbench.api import Array, _core, _integer, _matrix, _parameters
+from attnbench.exchange import exchanged
 
 
+@exchanged
 def self_attention(
     x: Array,
     wq: Array,
@@ -56,6 +58,7 @@ def self_attention(
     )
 
 
+@exchanged
 def multi_head_attention(
     x: Array,
     wq: Array,
@@ -150,6 +153,7 @@ def multi_head_attention(
         raise ValueError(re.sub("^attention:", "kernel:", str(error))) from None
 
 
+@exchanged
 def rnn(
     x: Array,
     w_ih: Array,
@@ -180,6 +184,7 @@ def rnn(
     return _recurrent("rnn", 1, x, w_ih, w_hh, b_ih, b_hh, threads)
 
 
+@exchanged
 def lstm(
     x: Array,
     w_ih: Array,
@@ -214,6 +219,7 @@ def lstm(
     return _recurrent("lstm", 4, x, w_ih, w_hh, b_ih, b_hh, threads)
 
 
+@exchanged
 def gru(
     x: Array,
     w_ih: Array,

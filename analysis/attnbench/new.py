@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a kernel: one file in kernels/, correct from the first build on, yours to make fast."""
+"""Starts a kernel, correct from the first build on, yours to make fast.
+
+In the tree it is one file in kernels/. With --plugin it is a folder of its own, NAME/, that builds
+a shared object for sweep --plugin; with --python it is NAME.py, for the same option.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from attnbench.places import CMAKE, IN_TREE, ROOT
 
 TEMPLATE = """\
 // SPDX-License-Identifier: Apache-2.0
@@ -82,28 +86,93 @@ ATTN_KERNEL(.name = "{name}", .idea = "one line for lists and legends",
 """
 
 
+CMAKE_TEMPLATE = """\
+# SPDX-License-Identifier: Apache-2.0
+cmake_minimum_required(VERSION 3.25)
+project({name} LANGUAGES CXX)
+include({cmake}/attnbench.cmake)  # attnbench --cmakedir
+attnbench_add_plugin({name} {name}.cc)
+"""
+
+PYTHON_TEMPLATE = '''\
+# SPDX-License-Identifier: Apache-2.0
+"""{name}: what the idea is, in a sentence or two. Who, when, and the section of the paper."""
+
+import numpy as np
+
+import attnbench
+
+
+@attnbench.kernel(
+    name="{name}",
+    idea="one line for lists and legends",
+    # What it solves exactly; all else is refused, by name. problem.admitted() holds any mask.
+    refuse=attnbench.serves(
+        dtypes=("f32",), patterns=("full", "local", "strided", "columns", "fixed"),
+        causal="any", grouped_heads=True, sinks=True,
+    ),
+)
+def {name}(q, k, v, problem):
+    """q [batch, heads, queries, head_dim], k and v [batch, kv_heads, keys, ...]: not to be written
+    to. Returns a new [batch, heads, queries, v_dim] in their dtype; all of it is timed."""
+    group = problem.heads // problem.kv_heads
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    logits = np.float32(problem.scale) * (q @ k.swapaxes(-1, -2))
+    logits = np.where(problem.admitted(), logits, -np.inf)
+    # A row that admits no key is zero.
+    peak = np.nan_to_num(logits.max(-1, keepdims=True), neginf=0.0)
+    weights = np.exp(logits - peak)
+    total = weights.sum(-1, keepdims=True)
+    return (weights @ v) / np.where(total == 0, 1, total)
+'''
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the kernel's name and the file's stem, as local_window")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--plugin", action="store_true", help="outside the tree: a folder that builds NAME.so"
+    )
+    kind.add_argument("--python", action="store_true", help="in Python: a file NAME.py")
 
 
 def main(args: argparse.Namespace) -> int:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
-        print(
-            f"attnbench new: NAME: must be lower_case letters, digits and underscores, "
-            f"is {args.name!r}",
-            file=sys.stderr,
+    name = args.name
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        return _error(f"NAME: must be lower_case letters, digits and underscores, is {name!r}")
+    given = ""
+    if args.python:
+        files = {Path(f"{name}.py"): PYTHON_TEMPLATE.format(name=name)}
+        given = f" --plugin {name}.py"
+    elif args.plugin:
+        files = {
+            Path(name) / f"{name}.cc": TEMPLATE.format(name=name),
+            Path(name) / "CMakeLists.txt": CMAKE_TEMPLATE.format(name=name, cmake=CMAKE),
+        }
+        given = f" --plugin {name}/build/{name}.so"
+    elif IN_TREE:
+        files = {ROOT / "kernels" / f"{name}.cc": TEMPLATE.format(name=name)}
+    else:
+        return _error(
+            "there is no source tree here; --plugin or --python start a kernel outside it"
         )
-        return 2
-    path = ROOT / "kernels" / f"{args.name}.cc"
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATE.format(name=args.name))
-    except FileExistsError:
-        print(f"attnbench new: NAME: {path} exists already", file=sys.stderr)
-        return 2
-    print(
-        f"{path}\n"
-        f"  attnbench check -k {args.name}    compares it with the oracle over every edge shape\n"
-        f"  attnbench sweep -k {args.name}    measures it"
-    )
+    for path in files:
+        if path.exists():
+            return _error(f"NAME: {path} exists already")
+    for path, text in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(path)
+    steps = [(f"check -k {name}{given}", "compares it with the oracle over every edge shape"),
+             (f"sweep -k {name}{given}", "measures it")]  # fmt: skip
+    if args.plugin:
+        print(f"  cmake -S {name} -B {name}/build && cmake --build {name}/build")
+    width = max(len(step) for step, _ in steps)
+    for step, words in steps:
+        print(f"  attnbench {step:{width}}  {words}")
     return 0
+
+
+def _error(message: str) -> int:
+    print(f"attnbench new: {message}", file=sys.stderr)
+    return 2

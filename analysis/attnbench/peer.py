@@ -39,13 +39,12 @@ from typing import Any
 
 import numpy as np
 
+from attnbench.places import ROOT
+
 Array = np.ndarray
 
-# The folder of peer files: of the work tree that this package lies in, or where the environment
-# says.
-PEERS = Path(
-    os.environ.get("ATTNBENCH_PEERS", Path(__file__).resolve().parents[2] / "kernels" / "peers")
-)
+# The folder of peer files; the environment may name another.
+PEERS = Path(os.environ.get("ATTNBENCH_PEERS", ROOT / "kernels" / "peers"))
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,8 @@ class Problem:
         positions = fields.pop("positions", None)
         queries = fields.setdefault("queries", fields.get("keys"))
         keys = fields.setdefault("keys", queries)
+        if keys is None:
+            raise ValueError("keys: neither they nor queries are given")
         fields.setdefault("batch", 1)
         heads = fields.setdefault("heads", 1)
         fields.setdefault("kv_heads", heads)

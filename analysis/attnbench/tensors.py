@@ -20,11 +20,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from attnbench import safetensors
+from attnbench import places, safetensors
+from attnbench.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-DOWNLOADS = ROOT / "build" / "downloads"
-CACHE = ROOT / "build" / "tensors"
+DOWNLOADS = places.CACHE / "downloads"
+CACHE = places.CACHE / "tensors"
 READERS = ROOT / "harness" / "tensors"
 
 

@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from attnbench.places import IN_TREE, ROOT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if not IN_TREE:
+        print("attnbench test: the tests are in the source tree, not in a wheel", file=sys.stderr)
+        return 2
     # A background shell starts us with SIGINT ignored, and children would inherit that: tests of
     # interrupts would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)

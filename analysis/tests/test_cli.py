@@ -190,7 +190,8 @@ def test_new_writes_a_kernel_once_and_refuses_other_names(tmp_path, monkeypatch,
     monkeypatch.setattr(new, "ROOT", tmp_path)
 
     def call(name: str) -> int:
-        return new.main(type("Arguments", (), {"name": name})())
+        arguments = {"name": name, "plugin": False, "python": False}
+        return new.main(type("Arguments", (), arguments)())
 
     assert call("my_kernel") == 0
     text = (tmp_path / "kernels" / "my_kernel.cc").read_text()
