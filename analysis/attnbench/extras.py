@@ -78,7 +78,7 @@ def kernels_of(experiment: Path) -> set[str]:
         return set()
     if not isinstance(entries, list):
         return set()
-    names = [e.get("name") for e in entries if isinstance(e, dict)]
+    names = [e["name"] for e in entries if isinstance(e, dict) and "name" in e]
     return {n for name in names for n in (name if isinstance(name, list) else [name])}
 
 

@@ -14,14 +14,13 @@ leave one size out). With fewer than PROVISIONAL_BELOW sizes it is labelled prov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy import stats
-from scipy.optimize import nnls
+from scipy import special
 
 from attnbench import records as records_module
 from attnbench.variants import GROWTH, SIZES
@@ -79,23 +78,23 @@ class Fit:
         return float(here), *_student_log(float(here), draws, self.rounds)
 
 
-def local_slopes(n: Sequence[float], y: Sequence[float]) -> np.ndarray:
+def local_slopes(n: npt.ArrayLike, y: npt.ArrayLike) -> np.ndarray:
     """d log y / d log n between neighbouring sizes: [len(n) - 1]."""
     return np.diff(np.log(np.asarray(y, float))) / np.diff(np.log(np.asarray(n, float)))
 
 
-def loglog_exponent(n: Sequence[float], y: Sequence[float]) -> float:
+def loglog_exponent(n: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """The plain least-squares line through (log n, log y), for comparison with other works."""
     return float(np.polyfit(np.log(np.asarray(n, float)), np.log(np.asarray(y, float)), 1)[0])
 
 
-def fit_power(n: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+def fit_power(n: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, float, float]:
     """(a, b, p) of y = a + b*n^p, a >= 0, b > 0, 0 <= p <= 6, least squares of relative errors."""
     return tuple(_fit_many(np.asarray(n, float), np.asarray(y, float)[None, :])[0])
 
 
 def fit_rounds(
-    n: Sequence[float], values: Sequence[Sequence[float]] | np.ndarray,
+    n: npt.ArrayLike, values: npt.ArrayLike,
     resamples: int = 400, seed: int = 0,
 ) -> Fit:  # fmt: skip
     """Fits one value a size and round.
@@ -155,15 +154,18 @@ def crossover(first: Fit, second: Fit) -> dict[str, Any] | None:
     }
 
 
-def fit_shape(n: Sequence[float], d: Sequence[float], y: Sequence[float]) -> tuple[float, ...]:
+def fit_shape(n: npt.ArrayLike, d: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, ...]:
     """(a, b, c) >= 0 of y = a + b*n*d^2 + c*n^2*d, relative weights: a second, physical view.
 
     b is what projections and other per-token work cost, c what the pairs do.
     """
-    n, d, y = (np.asarray(x, float) for x in (n, d, y))
-    columns = np.stack([np.ones_like(y), n * d**2, n**2 * d], axis=1) / y[:, None]
+    from scipy.optimize import nnls
+
+    size, width, time = (np.asarray(x, float) for x in (n, d, y))
+    terms = [np.ones_like(time), size * width**2, size**2 * width]
+    columns = np.stack(terms, axis=1) / time[:, None]
     scale = np.linalg.norm(columns, axis=0)
-    solution, _ = nnls(columns / scale, np.ones_like(y))
+    solution, _ = nnls(columns / scale, np.ones_like(time))
     return tuple(solution / scale)
 
 
@@ -221,10 +223,27 @@ def fit_summary(
 
     Columns: label, kernel, the fixed sizes, exponent, low, high, offset, scale (ns or bytes),
     n_min, n_max, sizes, rounds, last_slope, provisional, note. A series too short for a fit stays,
-    with its last local slope and the note that says why.
+    with its last local slope and the note that says why. What was fitted once is remembered with
+    the summary: a report's tables and figures ask for the same fits.
     """
-    column = QUANTITIES[quantity]
     over = over or growth_axis(summary)
+    good = summary[summary["status"] == "ok"]
+    key = (quantity, over, resamples, seed, *good["case"], *good["label"])
+    known = summary.attrs.setdefault("fits", records_module.Facts())
+    if key not in known:
+        known[key] = _fit_summary(records, summary, quantity, over, resamples, seed)
+    return known[key]
+
+
+def _fit_summary(
+    records: pd.DataFrame,
+    summary: pd.DataFrame,
+    quantity: str,
+    over: str,
+    resamples: int,
+    seed: int,
+) -> tuple[pd.DataFrame, list[Fit | None]]:
+    column = QUANTITIES[quantity]
     by = series_columns(summary, over)
     values = (
         records_module.round_medians(records, column)
@@ -277,7 +296,7 @@ def _student(rounds: int) -> float:
     """How many standard errors an interval reaches. The resamples' own percentiles over so few
     rounds are too narrow at 3 (medians of three have few values) and too wide from 6 on; their
     standard deviation with Student's tails covers 90 to 99 % at 3 to 12 (`study coverage`)."""
-    return float(stats.t.ppf(0.975, rounds - 1)) if rounds > 1 else 0.0
+    return float(special.stdtrit(rounds - 1, 0.975)) if rounds > 1 else 0.0
 
 
 def _student_log(centre: float, draws: np.ndarray, rounds: int) -> tuple[float, float]:
@@ -310,7 +329,7 @@ def _fit_many(n: np.ndarray, y: np.ndarray) -> np.ndarray:
     grid = np.linspace(0.0, LARGEST_EXPONENT, 121)
     powers = scaled[None, :] ** grid[:, None]
     sums = _sums(1 / y, powers)
-    best = grid[np.argmin(_loss(*_coefficients(*sums), *sums, len(n)), axis=1)]
+    best = grid[np.argmin(_loss(_coefficients(*sums), sums, len(n)), axis=1)]
     low, high = np.maximum(best - 0.05, 0), np.minimum(best + 0.05, LARGEST_EXPONENT)
     ratio = (np.sqrt(5) - 1) / 2
     for _ in range(22):
@@ -345,9 +364,9 @@ def _coefficients(
 
 
 def _loss(
-    a: np.ndarray, b: np.ndarray, uu: np.ndarray, uv: np.ndarray, vv: np.ndarray,
-    su: np.ndarray, sv: np.ndarray, count: int,
-) -> np.ndarray:  # fmt: skip
+    coefficients: tuple[np.ndarray, np.ndarray], sums: tuple[np.ndarray, ...], count: int
+) -> np.ndarray:
+    (a, b), (uu, uv, vv, su, sv) = coefficients, sums
     return a * a * uu + 2 * a * b * uv + b * b * vv - 2 * a * su - 2 * b * sv + count
 
 

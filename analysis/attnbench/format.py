@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
+PARAGRAPH = 60  # letters from which a LaTeX column breaks its lines
 _BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -65,7 +66,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int 
     """Aligned columns: the first texts left, figures right. The widest text column is cut with an
     ellipsis when the table would be wider than `width` (0: any)."""
     columns = list(zip(header, *rows, strict=True))
-    figures = [_is_figures(column[1:]) for column in columns]
+    figures = figure_columns(header, rows)
     widths = [max(map(len, column)) for column in columns]
     if width and sum(widths) + 2 * (len(widths) - 1) > width:
         texts = [i for i, figure in enumerate(figures) if not figure] or range(len(widths))
@@ -83,16 +84,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int 
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    columns = list(zip(header, *rows, strict=True))
-    rule = ["---:" if _is_figures(column[1:]) else "---" for column in columns]
+    rule = ["---:" if figure else "---" for figure in figure_columns(header, rows)]
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *escaped])
 
 
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A booktabs tabular; \\usepackage{booktabs} is all that it needs."""
-    columns = list(zip(header, *rows, strict=True))
-    align = "".join("r" if _is_figures(column[1:]) else "l" for column in columns)
+    columns = zip(figure_columns(header, rows), zip(header, *rows, strict=True), strict=True)
+    align = "".join(
+        "r" if figure else r"p{0.45\linewidth}" if max(map(len, column)) > PARAGRAPH else "l"
+        for figure, column in columns
+    )
     body = [" & ".join(map(latex_escape, row)) + r" \\" for row in rows]
     head = " & ".join(map(latex_escape, header)) + r" \\"
     return "\n".join([
@@ -115,6 +118,11 @@ def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
         return ""
     unit, name = next(((u, t) for u, t in units if abs(value) >= u), units[-1])
     return f"{significant(value / unit)} {name}"
+
+
+def figure_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns hold figures, and are set right."""
+    return [_is_figures(column[1:]) for column in zip(header, *rows, strict=True)]
 
 
 def _is_figures(cells: Sequence[str]) -> bool:

@@ -119,3 +119,54 @@ def plot_panels(
         bar.set_label("weight")
         bar.outline.set_visible(False)
         return figure
+
+
+def plot_heads(
+    weights: np.ndarray, titles: Sequence[str] | None = None, width_in: float = style.WIDE_IN
+) -> Figure:
+    """All heads at a glance: a small map each, under one scale, without tokens.
+
+    Args:
+        weights: ``[heads, queries, keys]`` (a row of them for each eight), or
+            ``[layers, heads, queries, keys]`` (a row a layer).
+        titles: of the maps, in order; by default their numbers.
+
+    Raises:
+        ValueError: where the shape is another or a weight lies outside 0 ... 1.
+    """
+    weights = np.asarray(weights, np.float64)
+    if weights.ndim not in (3, 4) or 0 in weights.shape:
+        raise ValueError(
+            f"weights: must be [heads, queries, keys] or with layers before, is {weights.shape}"
+        )
+    layers = 1 if weights.ndim == 3 else len(weights)
+    queries, keys = weights.shape[-2:]
+    maps = weights.reshape(-1, queries, keys)
+    heads = len(maps) // layers
+    if titles is None:
+        titles = [f"{i}" if layers == 1 else f"{i // heads}.{i % heads}" for i in range(len(maps))]
+    if len(titles) != len(maps):
+        raise ValueError(f"titles: must be {len(maps)}, one a head, are {len(titles)}")
+    across = min(heads, 8) if layers == 1 else heads
+    down = -(-len(maps) // across)
+    with style.rc(width_in):
+        cell = (width_in - 0.7) / across
+        figure, axes = plt.subplots(
+            down, across, squeeze=False, layout="constrained", facecolor="white",
+            figsize=(width_in, down * (cell * queries / keys + 0.16) + 0.1),
+        )  # fmt: skip
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for axis, one, title in zip(axes.flat, maps, titles):
+            image = axis.imshow(checked(one, queries, keys), cmap=COLOURS, vmin=0, vmax=1,
+                                aspect="auto", interpolation="nearest")  # fmt: skip
+            axis.set_axis_on()
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.grid(visible=False)
+            axis.spines[:].set_visible(True)
+            axis.set_title(title, fontsize="small", pad=2)
+        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=30)
+        bar.set_label("weight")
+        bar.outline.set_visible(False)
+        return figure

@@ -11,20 +11,22 @@ import base64
 import html
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnbench import figures, machine, quality, tables
 from attnbench.figures import style
+from attnbench.format import figure_columns
 
 if TYPE_CHECKING:
     from attnbench.report import Run
 
 _STYLE = """
 :root { --ink: #1b1d21; --faint: #6b7079; --grid: #d8dade; --paper: #ffffff; --link: #0060a0;
-  --stripe: #f4f5f7; color-scheme: light dark; }
+  --stripe: #f4f5f7; color-scheme: light dark; LIGHT }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --faint: #9ba1ab; --grid: #3a3e45;
-  --paper: #16181b; --link: #79b8e8; --stripe: #1f2226; } }
+  --paper: #16181b; --link: #79b8e8; --stripe: #1f2226; DARK } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 62rem; background: var(--paper);
   color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
@@ -46,47 +48,68 @@ figcaption { font-size: 13px; max-width: 46rem; }
 details > summary { cursor: pointer; color: var(--link); margin: .5rem 0; }
 pre { font-size: 12px; overflow-x: auto; background: var(--stripe); padding: .7rem; }
 @media (max-width: 560px) { figure .wide { display: none; } figure .narrow { display: block; }
-  h1 { font-size: 1.4rem; } }
-@media print { :root { --ink: #000; --faint: #555; --grid: #ccc; --paper: #fff; --link: #000; }
+  h1 { font-size: 1.4rem; } table { font-size: 12px; } th, td { padding-right: .55rem; }
+  td:first-child { white-space: normal; min-width: 6.5rem; overflow-wrap: anywhere; } }
+@media print { :root { --ink: #000; --faint: #555; --grid: #ccc; --paper: #fff; --link: #000; LIGHT }
   nav, details:not([open]) { display: none; } body { max-width: none; padding: 0; font-size: 10pt; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; }
   table { font-size: 8pt; } th, td { padding-right: .5rem; white-space: normal; } a { text-decoration: none; } }
 """
 
 
-def render(run: Run, named: dict[str, tables.Table], folder: Path, drawn: list[str]) -> str:
-    """The page. `named` are the tables of report.write; `drawn` the figures in `folder`."""
+# Colours of kernels that would drown in a dark page, and what they are there.
+_ON_DARK = {"#332288": "#9a8cf0", "#882255": "#d9729f", "#661100": "#d07a66",
+            "#117733": "#4fb573", "#0072b2": "#3f9fdc", "#aa4499": "#cf7fc3"}  # fmt: skip
+
+
+def _stylesheet() -> str:
+    light = " ".join(f"--c{color[1:]}: {color};" for color in _ON_DARK)
+    dark = " ".join(f"--c{color[1:]}: {other};" for color, other in _ON_DARK.items())
+    return _STYLE.replace("LIGHT", light).replace("DARK", dark)
+
+
+@dataclass(frozen=True)
+class Links:
+    """The formats that lie beside the page."""
+
+    figures: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+def render(run: Run, folder: Path, drawn: dict[str, tuple[str, str]], links: Links) -> str:
+    """The page. `drawn`: the SVG of each figure for wide and narrow screens; `folder`: its CSV."""
+    named = run.tables
     sections: list[tuple[str, str, str]] = []  # id, title, body
     from attnbench.report import DIGEST_ABOVE, fit_notes, headline
 
     _, counts = headline(run).split("\n")
     everything = _table(named["results"])
     if len(run.summary) > DIGEST_ABOVE:
-        digest = _table(tables.results(tables.digest(run.summary)))
         everything = (
-            f"<p>The largest measured size of each series.</p>{digest}<details><summary>All "
+            f"<p>The largest measured size of each series.</p>{_table(named['summary'])}<details><summary>All "
             f"{len(run.summary)} cases</summary>{everything}</details>"
         )
     everything += "".join(f"<p class=note>{_e(n)}</p>" for n in quality.notes(run.records))
-    sections.append(("results", "Results", everything + _links("tables/results", ("csv", "tex"))))
+    sections.append(("results", "Results", everything + _links("tables/results", links.tables)))
     if named["peers"].rows:
         sections.append(("peers", "Against peers", _table(named["peers"])))
-    if named["exponents"].rows and run.summary[run.time.attrs["over"]].nunique() > 1:
+    if run.grows:
         body = "".join(_table(t) for name, t in named.items() if name.startswith("exponents"))
         body += "".join(f"<p class=note>{_e(n)}</p>" for n in fit_notes(run))
         if named["crossings"].rows:
             body += "<p>Where two variants change places:</p>" + _table(named["crossings"])
-        sections.append(("growth", "Growth", body + _links("tables/exponents", ("csv", "tex"))))
+        sections.append(("growth", "Growth", body + _links("tables/exponents", links.tables)))
     for figure in figures.FIGURES:
         if figure.name in drawn and figure.name != "gaps":
-            sections.append((figure.name, figure.title, _figure(figure, folder)))
+            body = _figure(figure, folder, drawn[figure.name], links.figures)
+            sections.append((figure.name, figure.title, body))
     if named["physical"].rows:
         note = "<p>t = a + b·n·d² + c·n²·d: b is what tokens cost, c what pairs do.</p>"
         sections.append(("physical", "The physical model", note + _table(named["physical"])))
     if named["threads"].rows:
         sections.append(("thread-scaling", "Efficiency of threads", _table(named["threads"])))
     if named["not_measured"].rows:
-        body = _table(named["not_measured"]) + _links("tables/not_measured", ("csv", "tex"))
+        body = _table(named["not_measured"]) + _links("tables/not_measured", links.tables)
         sections.append(("gaps", "What was not measured", body))
     sections.append(("environment", "Environment", _environment(run)))
     started = min((s for s in run.records["started"] if s), default="")[:16].replace("T", " ")
@@ -104,7 +127,7 @@ def document(title: str, lead: str, sections: list[tuple[str, str, str]], header
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width, initial-scale=1"><title>attnbench: {_e(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><header><h1>attnbench: {_e(title)}</h1>"
+        f"<style>{_stylesheet()}</style></head><body><header><h1>attnbench: {_e(title)}</h1>"
         f'<p class="lead">{lead}</p>{header}</header><nav><ol>{contents}</ol></nav>{body}'
         "</body></html>\n"
     )
@@ -115,6 +138,8 @@ def themed(svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     for color, name in ((style.INK, "ink"), (style.FAINT, "faint"), (style.GRID, "grid")):
         svg = svg.replace(color, f"var(--{name})")
+    for color in _ON_DARK:
+        svg = svg.replace(color, f"var(--c{color[1:]})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     return re.sub(
         r'(<svg[^>]*?) width="[^"]*"',
@@ -124,26 +149,25 @@ def themed(svg: str) -> str:
     )
 
 
-def _figure(figure: figures.Figure, folder: Path) -> str:
-    wide = themed((folder / f"{figure.name}.svg").read_text())
-    narrow = themed((folder / f"{figure.name}-column.svg").read_text())
+def _figure(
+    figure: figures.Figure, folder: Path, drawn: tuple[str, str], formats: tuple[str, ...]
+) -> str:
+    wide, narrow = map(themed, drawn)
     data = base64.b64encode((folder / f"{figure.name}.csv").read_bytes()).decode()
     label = html.escape(f"{figure.title}: {figure.caption}", quote=True)
+    files = [(f"{figure.name}.{f}", f.upper()) for f in formats]
+    files += [(f"{figure.name}-column.{f}", f"one-column {f.upper()}") for f in formats[:1]]
+    links = "".join(f' · <a href="figures/{name}">{words}</a>' for name, words in files)
     return (
         f'<figure role="img" aria-label="{label}"><div class="wide">{wide}</div>'
         f'<div class="narrow">{narrow}</div><figcaption>{_e(figure.caption)} '
-        f'<a download="{figure.name}.csv" href="data:text/csv;base64,{data}">data (CSV)</a> · '
-        f'<a href="figures/{figure.name}.pdf">PDF</a> · <a href="figures/{figure.name}.png">PNG</a>'
-        f' · <a href="figures/{figure.name}-column.pdf">one-column PDF</a></figcaption></figure>'
+        f'<a download="{figure.name}.csv" href="data:text/csv;base64,{data}">data (CSV)</a>{links}'
+        "</figcaption></figure>"
     )
 
 
 def _table(table: tables.Table) -> str:
-    columns = list(zip(table.header, *table.rows, strict=True))
-    numeric = [
-        any(column[1:]) and all(not c or c[0].isdigit() or c[0] in "-+.<>" for c in column[1:])
-        for column in columns
-    ]
+    numeric = figure_columns(table.header, table.rows)
 
     def cell(tag: str, text: str, number: bool) -> str:
         kind = ' class="num"' if number else ' class="wrap"' if len(text) > 60 else ""

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +62,7 @@ def plot(
             panel = axes[i // across][i % across]
             own = chosen if level is None else chosen[chosen[facet] == level]
             lost = int(own[column].isna().sum())
-            title = "" if level is None else style.facet_title([facet], (level,))
+            title = style.facet_title([facet], (level,)) if facet else ""
             panel.set_title(title + (f" ({lost} cases without a figure)" if lost else ""))
             own = own[own[column].notna()]
             for value, series in own.groupby(group, sort=False):
@@ -88,7 +90,7 @@ def plot(
     return style.Drawing(figure, chosen[columns])
 
 
-def _marks(frame: pd.DataFrame, group: str) -> dict[object, style.Mark]:
+def _marks(frame: pd.DataFrame, group: str) -> Mapping[Any, style.Mark]:
     """A kernel's or variant's own mark; anything else takes the palette in order."""
     if group == "label":
         return dict(style.marks(frame))

@@ -2,14 +2,19 @@
 """`report DIR...`: the terminal's tables, then report.html, figures/ and tables/ in the run.
 
 The tables are printed before anything is drawn, so that the answer does not wait for the pictures.
+Beside the page lie each figure as PDF, PNG and SVG for one and two columns with its data as CSV,
+and each table as CSV and LaTeX. --pdf, --tex, --svg and --png choose among the formats; the first
+two also write the whole report as a document, report.pdf and report.tex.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import textwrap
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -18,10 +23,11 @@ from pathlib import Path
 import pandas as pd
 
 from attnbench import fit, machine, quality, records, scaling, tables
-from attnbench.format import bytes_text, latex_table, text_table
+from attnbench.format import bytes_text, text_table
 
 WIDTH = 100  # columns of the terminal tables
 DIGEST_ABOVE = 30  # rows
+FORMATS = ("pdf", "tex", "svg", "png")
 
 
 @dataclass
@@ -41,6 +47,29 @@ class Run:
     def title(self) -> str:
         names = dict.fromkeys(n for n in self.records["experiment"] if n)
         return " and ".join(names) or "run"
+
+    @property
+    def grows(self) -> bool:
+        """Whether there are exponents to speak of."""
+        return bool(len(self.time)) and self.summary[self.time.attrs["over"]].nunique() > 1
+
+    @functools.cached_property
+    def tables(self) -> dict[str, tables.Table]:
+        """What tables/ holds, by the stem of its files."""
+        return {
+            "summary": tables.results(tables.digest(self.summary)),
+            "results": tables.results(self.summary),
+            "exponents": tables.exponents(self.time, self.memory),
+            **{
+                f"exponents_{time.attrs['over']}": tables.exponents(time, memory)
+                for time, memory in self.others
+            },
+            "crossings": tables.crossings(self.time, self.time_fits),
+            "physical": scaling.physical_table(self.summary),
+            "threads": scaling.thread_table(self.summary),
+            "peers": tables.peer_table(self.records, self.summary),
+            "not_measured": tables.gap_table(self.summary),
+        }
 
 
 def read(directories: list[str]) -> Run:
@@ -103,74 +132,75 @@ def terminal(run: Run, every_case: bool = False) -> str:
         )  # fmt: skip
     if len(shown):
         parts.append(_text(tables.results(shown)) + (f"\n{note}" if note else ""))
-    if len(run.time) and run.summary[run.time.attrs["over"]].nunique() > 1:
+    if run.grows:
         notes = "\n".join(textwrap.fill(note, WIDTH) for note in fit_notes(run))
-        exponents = [tables.exponents(*pair) for pair in [(run.time, run.memory), *run.others]]
+        exponents = [t for name, t in run.tables.items() if name.startswith("exponents")]
         parts.append("\n\n".join(map(_text, exponents)) + "\n" + notes)
-        crossings = tables.crossings(run.time, run.time_fits)
-        if crossings.rows:
-            parts.append(_text(crossings))
-    for more in (
-        scaling.physical_table(run.summary), scaling.thread_table(run.summary),
-        tables.peer_table(run.records, run.summary),
-    ):  # fmt: skip
-        if more.rows:
-            parts.append(_text(more))
+    for name in ("crossings", "physical", "threads", "peers"):
+        if run.tables[name].rows and (run.grows or name != "crossings"):
+            parts.append(_text(run.tables[name]))
     parts += ["\n".join(textwrap.fill(note, WIDTH) for note in quality.notes(run.records))]
-    gaps = tables.gap_table(run.summary)
-    if gaps.rows:
-        parts.append("Not measured, or not in every round:\n" + _stacked(gaps))
+    if run.tables["not_measured"].rows:
+        parts.append(
+            "Not measured, or not in every round:\n" + _stacked(run.tables["not_measured"])
+        )
     return "\n\n".join(part for part in parts if part)
 
 
 def write(
-    run: Run, output: Path, baseline: str | None = None, processes: int | None = None
-) -> None:
-    """Writes report.html, figures/*.pdf, *.png, *.svg, *.csv and tables/*.csv, *.tex to `output`."""
-    from attnbench import page
+    run: Run, output: Path, baseline: str | None = None, processes: int | None = None,
+    formats: Collection[str] = (),
+) -> list[Path]:  # fmt: skip
+    """Writes report.html with its figures/ and tables/ to `output`; the documents written.
 
+    `formats`: of FORMATS, those that lie beside the page; none: all, without the documents.
+    """
+    from attnbench import document, page
+
+    figure_formats = [f for f in ("pdf", "png", "svg") if f in formats or not formats]
+    if "tex" in formats and "pdf" not in figure_formats:
+        figure_formats.append("pdf")  # what report.tex includes
     for folder in ("figures", "tables"):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    named = {
-        "results": tables.results(run.summary),
-        "exponents": tables.exponents(run.time, run.memory),
-        **{
-            f"exponents_{time.attrs['over']}": tables.exponents(time, memory)
-            for time, memory in run.others
-        },
-        "crossings": tables.crossings(run.time, run.time_fits),
-        "physical": scaling.physical_table(run.summary),
-        "threads": scaling.thread_table(run.summary),
-        "peers": tables.peer_table(run.records, run.summary),
-        "not_measured": tables.gap_table(run.summary),
-    }
     whole = {"results": run.summary, "exponents": _exponents_frame(run)}
-    for name, table in named.items():
+    for name, table in run.tables.items():
         if not table.rows:
             continue
-        stem = output / "tables" / name
-        stem.with_suffix(".tex").write_text(latex_table(*table))
         frame = whole.get(name)
         if frame is None:
             frame = pd.DataFrame(list(table.rows), columns=pd.Index(list(table.header)))
         else:
             frame = frame.drop(columns=["samples_ns", "options", "cpus"], errors="ignore")
-        frame.to_csv(stem.with_suffix(".csv"), index=False)
-    drawn = draw_all(run, output / "figures", baseline, processes)
-    html = page.render(run, named, output / "figures", drawn)
-    partial = output / "report.html.partial"
-    partial.write_text(html)
-    partial.replace(output / "report.html")
+        frame.to_csv(output / "tables" / f"{name}.csv", index=False)
+    with_tex = "tex" in formats or not formats
+    if with_tex:
+        document.write_latex_tables(run, output / "tables")
+    drawn = draw_all(run, output / "figures", baseline, processes, figure_formats)
+    links = page.Links(tuple(figure_formats), ("csv", "tex") if with_tex else ("csv",))
+    documents = {"report.html": page.render(run, output / "figures", drawn, links)}
+    if "tex" in formats:
+        documents["report.tex"] = document.latex(run, list(drawn))
+    for name, text in documents.items():
+        partial = output / f"{name}.partial"
+        partial.write_text(text)
+        partial.replace(output / name)
+    written = [output / name for name in documents]
+    if "pdf" in formats:
+        partial = output / "report.partial.pdf"
+        document.write_pdf(run, partial, baseline)
+        written.append(partial.replace(output / "report.pdf"))
+    return written
 
 
 def draw_all(
-    run: Run, folder: Path, baseline: str | None = None, processes: int | None = None
-) -> list[str]:
-    """Draws every figure that the run has something for, in both widths; the names, in order."""
+    run: Run, folder: Path, baseline: str | None = None, processes: int | None = None,
+    formats: Sequence[str] = ("pdf", "png", "svg"),
+) -> dict[str, tuple[str, str]]:  # fmt: skip
+    """Draws every figure that the run has something for. name -> its SVG, two columns and one."""
     from attnbench import figures
 
     global _shared
-    _shared = (run, folder, baseline)
+    _shared = (run, folder, baseline, formats)
     names = [figure.name for figure in figures.FIGURES]
     workers = processes or min(len(os.sched_getaffinity(0)), 4)
     if workers > 1:
@@ -179,31 +209,29 @@ def draw_all(
             outcomes = list(pool.map(_draw, names))
     else:
         outcomes = [_draw(name) for name in names]
-    return [name for name, made in zip(names, outcomes, strict=True) if made]
+    return {name: made for name, made in zip(names, outcomes, strict=True) if made}
 
 
-_shared: tuple[Run, Path, str | None]
+_shared: tuple[Run, Path, str | None, Sequence[str]]
 
 
-def _draw(name: str) -> bool:
+def _draw(name: str) -> tuple[str, str] | None:
     from attnbench import figures
-    from attnbench.figures import speedup, style
+    from attnbench.figures import style
 
-    run, folder, baseline = _shared
-    figure = next(f for f in figures.FIGURES if f.name == name)
-    for stem in (name, f"{name}-column"):
-        width = figures.WIDE_IN if stem == name else figures.COLUMN_IN
-        if name == "speedup" and baseline:
-            with style.rc(width):
-                drawing = speedup.speedup(run.records, run.summary, width, baseline)
-        else:
-            drawing = figures.draw(figure, run.records, run.summary, width)
+    run, folder, baseline, formats = _shared
+    drawn = []
+    for stem, width in ((name, figures.WIDE_IN), (f"{name}-column", figures.COLUMN_IN)):
+        drawing = figures.draw(name, run.records, run.summary, width, baseline)
         if drawing is None:
-            return False
-        style.save(drawing, folder / stem, ("pdf", "png", "svg"))
+            return None
+        drawn.append(style.svg_text(drawing, stem))
+        if "svg" in formats:
+            (folder / f"{stem}.svg").write_text(drawn[-1])
+        style.save(drawing, folder / stem, tuple(f for f in formats if f != "svg"))
         if stem == name:
             drawing.data.to_csv(folder / f"{name}.csv", index=False)
-    return True
+    return drawn[0], drawn[1]
 
 
 def _exponents_frame(run: Run) -> pd.DataFrame:
@@ -234,6 +262,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget", action="append", default=[], metavar="AMOUNT",
         help="print the largest size that each kernel reaches in it, as '1.5s' or '8GiB'",
     )  # fmt: skip
+    for kind, what in (("pdf", "figures as PDF, and report.pdf: the whole report as pages"),
+                       ("tex", "tables for booktabs, and report.tex, which includes them"),
+                       ("svg", "figures as SVG"), ("png", "figures as PNG")):  # fmt: skip
+        parser.add_argument(
+            f"--{kind}", action="append_const", dest="formats", const=kind,
+            help=f"{what} (default: each but the documents)",
+        )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="print every case, not a digest")
     parser.add_argument("--no-figures", action="store_true", help="print the tables only")
 
@@ -256,9 +291,11 @@ def main(args: argparse.Namespace) -> int:
         if args.no_figures:
             return 0
         output = Path(args.output or args.runs[0])
-        write(run, output if output.suffix != ".jsonl" else output.parent, args.baseline)
+        output = output.parent if output.suffix == ".jsonl" else output
+        written = write(run, output, args.baseline, formats=args.formats or ())
     except (ValueError, OSError) as error:
         print(f"attnbench report: {error}", file=sys.stderr)
         return 2
-    print(f"\nWrote {output / 'report.html'}, {output / 'figures'}/ and {output / 'tables'}/")
+    named = ", ".join(map(str, written))
+    print(f"\nWrote {named}, {output / 'figures'}/ and {output / 'tables'}/")
     return 0

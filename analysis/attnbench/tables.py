@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from attnbench import fit, peers
-from attnbench.figures import gaps
+from attnbench.figures import _gaps
 from attnbench.format import (
     bytes_text,
     error_text,
@@ -42,7 +42,7 @@ def size_columns(summary: pd.DataFrame) -> list[str]:
 
     def follows(column: str) -> bool:
         tied = _TIED.get(column)
-        return tied is not None and (summary[column] == summary[tied]).all()
+        return tied is not None and bool((summary[column] == summary[tied]).all())
 
     always = [
         "keys",
@@ -139,7 +139,7 @@ def crossings(time: pd.DataFrame, fits: list[fit.Fit | None]) -> Table:
 
 def gap_table(summary: pd.DataFrame) -> Table:
     """Cases that were not (wholly) measured, with their reasons."""
-    data = gaps.table(summary)
+    data = _gaps.table(summary)
     header = ["kernel", "status", "cases", "sizes", "reason"]
     return Table(header, [[str(row[c]) for c in data.columns] for _, row in data.iterrows()])
 

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic_runs import ENVIRONMENT, sweep, with_gaps, write_run
 
 from attnbench import figures, plot, records
-from attnbench.figures import FIGURES, gaps, speedup, style
+from attnbench.figures import FIGURES, _gaps, _speedup, style
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
+OTHER_RUNS = ("threads", "time_by_width")  # which this run has nothing for: see test_images
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def texts(drawing: style.Drawing) -> str:
 
 
 @pytest.mark.parametrize("width_in", [figures.WIDE_IN, figures.COLUMN_IN])
-@pytest.mark.parametrize("name", [f.name for f in FIGURES if f.name != "threads"])
+@pytest.mark.parametrize("name", [f.name for f in FIGURES if f.name not in OTHER_RUNS])
 def test_each_figure_is_drawn_and_states_what_it_was_measured_on(
     frames: Frames, name: str, width_in: float, tmp_path: Path
 ) -> None:
@@ -65,7 +68,7 @@ def test_points_that_were_not_measured_are_in_the_growth_figure(frames: Frames) 
 
 
 def test_the_table_of_gaps_holds_every_case_that_has_no_figure(frames: Frames) -> None:
-    data = gaps.table(frames[1])
+    data = _gaps.table(frames[1])
     assert data["cases"].sum() == (frames[1]["status"] != "ok").sum() == 5
     assert set(data["status"]) == {"skipped", "timeout", "failed", "incorrect", "refused"}
     assert data["reason"].str.len().min() > 0
@@ -79,13 +82,13 @@ def test_reasons_that_differ_in_their_figures_only_are_one_row(tmp_path: Path) -
         )
         lines.append(other | {"problem": lines[0]["problem"] | {"keys": n, "queries": n}})
     summary = records.summarise(records.load(write_run(tmp_path / "run", lines)))
-    assert list(gaps.table(summary)["cases"]) == [3]
+    assert list(_gaps.table(summary)["cases"]) == [3]
 
 
 def test_speedups_are_ratios_of_times_and_mark_other_problems(frames: Frames) -> None:
-    baseline = speedup.choose_baseline(frames[1])
+    baseline = _speedup.choose_baseline(frames[1])
     assert baseline == "naive"
-    data = speedup.ratios(frames[1], "naive").set_index(["label", "keys", "head_dim"])
+    data = _speedup.ratios(frames[1], "naive").set_index(["label", "keys", "head_dim"])
     flash = data.loc["flash", 2048, 64]
     naive = data.loc["naive", 2048, 64]
     assert flash["speedup"] == pytest.approx(naive["median_ns"] / flash["median_ns"])
@@ -152,3 +155,68 @@ def test_a_wrong_argument_of_plot_is_one_line_that_names_it(
     assert plot_command(run, *arguments) == 2
     error = capsys.readouterr().err
     assert named in error and error.count("\n") == 1
+
+
+def test_a_figure_from_python_takes_the_records_or_a_selection_of_them(
+    frames: Frames, tmp_path: Path
+) -> None:
+    records_only = frames[0]
+    narrow = records_only[records_only["head_dim"] == 64]
+    drawing = figures.time(narrow, width_in=3.3)
+    assert set(drawing.data["label"]) >= {"flash", "naive"}
+    assert "naive: n^2.0" in texts(drawing)
+    paths = drawing.save(tmp_path / "time.svg")
+    assert [p.name for p in paths] == ["time.svg", "time.csv"]
+    assert pd.read_csv(paths[1])["keys"].max() == 32768
+    over = figures.speedup(records_only, baseline="flash")
+    assert "speed-up over flash" in texts(over)
+    for other in (figures.memory, figures.roofline, figures.exactness, figures.sizes, figures.gaps):
+        assert len(other(records_only).data)
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [(lambda run: figures.threads(run), "run: the figure 'threads' needs .* two thread counts"),
+     (lambda run: figures.speedup(run, baseline="fast"), "baseline: no variant 'fast'"),
+     (lambda run: figures.time(run, width_in=0), "width_in: "),
+     (lambda run: figures.time(run).save("time.gif"), "path: 'time.gif'")],
+)  # fmt: skip
+def test_a_figure_from_python_says_what_is_wrong(
+    frames: Frames, call: Callable[[pd.DataFrame], object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{words}"):
+        call(frames[0])
+    plt.close("all")
+
+
+def test_a_figure_moves_onto_a_page_in_its_own_size(frames: Frames) -> None:
+    drawing = figures.draw("sizes", *frames)
+    assert drawing is not None
+    style.settle(drawing.figure)
+
+    def inches() -> list[float]:
+        size = drawing.figure.get_size_inches()
+        boxes = [axes.get_position().bounds for axes in drawing.figure.axes]
+        return [side for b in boxes for side in (b[2] * size[0], b[3] * size[1])]
+
+    before, height = inches(), drawing.figure.get_figheight()
+    style.onto_page(drawing.figure, (8.27, 11.69), 0.6, 2.0)
+    assert inches() == pytest.approx(before)
+    footer = drawing.figure.texts[0].get_position()
+    assert (1 - footer[1]) * 11.69 == pytest.approx(2.0 + height, abs=0.05)
+    plt.close(drawing.figure)
+
+
+def test_all_heads_are_drawn_on_one_scale() -> None:
+    from attnbench import heatmap
+
+    weights = np.tril(np.ones((2, 12, 5, 5))) / np.arange(1, 6)[:, None]
+    figure = heatmap.plot_heads(weights)
+    maps = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(maps) == 24 and {m.get_clim() for m in maps} == {(0, 1)}
+    assert len([a for a in heatmap.plot_heads(weights[0]).axes if a.images]) == 12
+    for wrong in (weights[0, 0], weights * 2):
+        with pytest.raises(ValueError, match=r"^weights: "):
+            heatmap.plot_heads(wrong)
+    plt.close("all")

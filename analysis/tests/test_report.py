@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,8 @@ import pandas as pd
 import pytest
 from synthetic_runs import record, sweep, with_gaps, write_run
 
+from attnbench import document, peers, records, report, tables
 from attnbench import format as text
-from attnbench import peers, records, report, tables
 
 
 def command(*arguments: str) -> int:
@@ -82,6 +84,57 @@ def test_figures_and_tables_lie_beside_the_page(written: Path) -> None:
     )
     cases = pd.read_csv(written / "tables" / "results.csv")
     assert len(cases) == 45 and set(cases["status"]) >= {"ok", "skipped", "failed"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "there", "absent"),
+    [(["--png"], ["time.png"], ["time.pdf", "time.svg"]),
+     (["--svg", "--pdf"], ["time.svg", "time-column.pdf"], ["time.png"])],
+)  # fmt: skip
+def test_formats_are_chosen_and_the_page_links_no_other(
+    tmp_path: Path, flags: list[str], there: list[str], absent: list[str]
+) -> None:
+    run = write_run(tmp_path / "run", with_gaps(sweep(rounds=2)))
+    assert command(str(run), *flags) == 0
+    assert all((run / "figures" / name).is_file() for name in there)
+    assert not any((run / "figures" / name).exists() for name in absent)
+    assert (run / "figures" / "time.csv").is_file()
+    assert (run / "report.pdf").exists() == ("--pdf" in flags)
+    page = (run / "report.html").read_text()
+    assert page.count("<svg") >= 8
+    for link in re.findall(r'href="((?:figures|tables)/[^"]*)"', page):
+        assert (run / link).is_file(), link
+
+
+def test_the_pdf_has_every_section_and_every_case(written: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.pdf"
+    run = report.read([str(written)])
+    document.write_pdf(run, path)
+    content = path.read_bytes()
+    assert content.startswith(b"%PDF") and b"/Type3" not in content
+    if shutil.which("pdftotext") is None:
+        pytest.skip("no pdftotext to read it with")
+    text = subprocess.run(["pdftotext", "-layout", path, "-"], capture_output=True, text=True)
+    for words in ("Results", "Growth", "Speed-up", "What was not measured", "SIGSEGV", "All cases"):
+        assert words in text.stdout
+    cases = text.stdout[text.stdout.rindex("All cases") :]
+    assert len(re.findall(r"^(?:naive|flash|blis_blocked|local_window|luong) ", cases, re.M)) == 45
+
+
+def test_the_latex_document_includes_what_lies_beside_it(written: Path, tmp_path: Path) -> None:
+    assert command(str(written), "--tex", "-o", str(tmp_path)) == 0
+    source = (tmp_path / "report.tex").read_text()
+    for table in re.findall(r"\fitted\{(tables/\w+)\}", source):
+        assert (tmp_path / f"{table}.tex").is_file()
+    figures = re.findall(r"\{(figures/\w+)\}", source)
+    assert len(figures) == 6 and all((tmp_path / f"{name}.pdf").is_file() for name in figures)
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no TeX to compile it with")
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "report.tex"], cwd=tmp_path,
+        capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_a_run_of_nothing_but_refusals_still_has_a_report(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ tell apart, one colour a kernel whatever the figure, a footer that states what w
 
 from __future__ import annotations
 
+import textwrap
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,19 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from fontTools import subset
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from attnbench import machine
 from attnbench.format import bytes_text, time_text
 
 WIDE_IN, COLUMN_IN = 7.0, 3.3
+PNG_DPI = 200
 INK, FAINT, GRID = "#1b1d21", "#6b7079", "#d8dade"  # the report recolours these for dark pages
 
 # Okabe and Ito (2008), without the yellow, which is too pale for lines on white; then Tol's muted.
@@ -41,6 +48,25 @@ class Drawing:
 
     figure: Figure
     data: pd.DataFrame
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Writes the figure (.pdf, .png or .svg) and its data beside it as CSV; closes the figure.
+
+        Raises ValueError on another suffix.
+        """
+        path = Path(path)
+        if path.suffix[1:] not in _WRITERS:
+            raise ValueError(f"path: '{path}' must end in .pdf, .png or .svg")
+        data = path.with_suffix(".csv")
+        self.data.to_csv(data, index=False)
+        return [*save(self, path.with_suffix(""), (path.suffix[1:],)), data]
+
+    def _repr_png_(self) -> bytes:  # what a notebook shows
+        from io import BytesIO
+
+        buffer = BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor="white")
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,9 @@ def finish(figure: Figure, frame: pd.DataFrame | str, handles: list[Any] | None 
     height = figure.get_figheight() + footer_in + legend_in
     figure.set_figheight(height)
     strip = (footer_in + legend_in) / height
-    figure.get_layout_engine().set(rect=(0, strip, 1, 1 - strip))
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)  # canvas() made the figure
+    engine.set(rect=(0, strip, 1, 1 - strip))
     if handles:
         legend = figure.legend(
             handles=handles, loc="lower center", bbox_to_anchor=(0.5, footer_in / height),
@@ -150,14 +178,20 @@ def log_sizes(axes: Axes, values: Any, name: str) -> None:
     """A log2 axis ticked at the measured sizes, thinned so that labels do not touch."""
     sizes = sorted({float(v) for v in values})
     axes.set_xscale("log", base=2)
-    width = axes.get_figure().get_figwidth() / max(axes.get_gridspec().ncols, 1)
-    room = max(int(width / 0.45), 3)
+    room = max(int(_panel_in(axes) / 0.45), 3)
     step = -(-len(sizes) // room)
     shown = sizes[::-1][::step][::-1]
     axes.set_xlim(sizes[0] / 1.15, sizes[-1] * 1.15)
     axes.set_xticks(shown, [size_text(v) for v in shown])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(name)
+
+
+def _panel_in(axes: Axes) -> float:
+    """A panel's share of the figure's width, in inches."""
+    figure, grid = axes.get_figure(root=True), axes.get_gridspec()
+    assert figure is not None
+    return figure.get_figwidth() / (grid.ncols if grid else 1)
 
 
 def size_text(value: float) -> str:
@@ -173,11 +207,10 @@ def unit_ticks(axes: Axes, text: Callable[[float], str], which: str = "y") -> No
     """Tick labels with their unit (10 µs, 1 ms); 2 and 5 too where a decade is all there is."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     low, high = axis.get_view_interval()
-    if low > 0 and axis.get_scale() == "log" and axis.get_transform().base == 10:
-        narrow = np.log10(high / low) < 2.2
-        axis.set_major_locator(
-            matplotlib.ticker.LogLocator(10, subs=(1, 2, 5) if narrow else (1,), numticks=8)
-        )
+    if low > 0 and axis.get_scale() == "log" and getattr(axis.get_transform(), "base", 0) == 10:
+        room = _panel_in(axes) > 1.9 or which == "y"
+        subs = (1, 2, 5) if np.log10(high / low) < 2.2 and room else (1,)
+        axis.set_major_locator(matplotlib.ticker.LogLocator(10, subs=subs, numticks=8))
     elif low > 0 and axis.get_scale() == "log":  # bytes: powers of two at a round count of ticks
         step = max(1, round(np.log2(high / low) / 6))
         first = -(-int(np.ceil(np.log2(low))) // step) * step
@@ -228,6 +261,19 @@ def facet(frame: pd.DataFrame, columns: list[str], key: tuple[Any, ...]) -> pd.D
     return frame
 
 
+def fitting(title: str, width_in: float) -> str:
+    """The title in as many lines as it takes to stay within the width."""
+    letters = int(width_in * 72 / (matplotlib.rcParams["axes.titlesize"] * 0.56))
+    return "\n".join(textwrap.wrap(title, max(letters, 8)))
+
+
+def row_labels(labels: list[str], width_in: float) -> tuple[list[str], float]:
+    """The labels of rows beside a panel, in lines that leave it two thirds of the width, and how
+    many times the height of one line the tallest takes."""
+    made = [fitting(label, 0.34 * width_in) for label in labels]
+    return made, 1 + 0.3 * max((label.count("\n") for label in made), default=0)
+
+
 def facet_title(columns: list[str], key: tuple[Any, ...]) -> str:
     names = {
         "head_dim": "d",
@@ -243,19 +289,81 @@ def facet_title(columns: list[str], key: tuple[Any, ...]) -> str:
 
 
 def save(drawing: Drawing, stem: Path, formats: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
-    """Writes stem.pdf, stem.png (on white); closes the figure."""
+    """Writes stem.pdf, stem.png (on white), stem.svg (clear, for the page); closes the figure."""
+    figure = drawing.figure
+    settle(figure)
     written = []
-    drawing.figure.draw_without_rendering()
-    drawing.figure.set_layout_engine("none")  # solved once: it is most of the cost of a save
     for kind in formats:
         path = stem.with_name(f"{stem.name}.{kind}")
-        background = "none" if kind == "svg" else "white"
+        figure.set_facecolor("none" if kind == "svg" else "white")
         with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": stem.name}):
-            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            drawing.figure.savefig(path, facecolor=background, metadata=metadata, dpi=200)
+            _WRITERS[kind](figure, path)
         written.append(path)
-    plt.close(drawing.figure)
+    plt.close(figure)
     return written
+
+
+def svg_text(drawing: Drawing, name: str) -> str:
+    """The figure as SVG with clear ground, for a page; ``name`` makes its identifiers its own."""
+    from io import StringIO
+
+    settle(drawing.figure)
+    drawing.figure.set_facecolor("none")
+    buffer = StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        _WRITERS["svg"](drawing.figure, buffer)
+    return buffer.getvalue()
+
+
+def settle(figure: Figure) -> None:
+    """Solves the layout, once for all formats: it is most of the cost of a save."""
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        figure.set_dpi(PNG_DPI)  # coarser pixels round the widths of letters
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
+def onto_page(figure: Figure, page_in: tuple[float, float], left_in: float, top_in: float) -> None:
+    """Puts a settled figure, in its size, onto a page: everything moves, nothing is scaled."""
+    old, (width, height) = figure.get_size_inches(), page_in
+    bottom_in = height - top_in - old[1]
+
+    def moved(x: float, y: float) -> tuple[float, float]:
+        return (x * old[0] + left_in) / width, (y * old[1] + bottom_in) / height
+
+    boxes = [(axes, axes.get_position()) for axes in figure.axes]
+    anchors = [
+        (legend, legend.get_bbox_to_anchor().transformed(figure.transFigure.inverted()))
+        for legend in figure.legends
+    ]
+    figure.set_size_inches(width, height)
+    for axes, box in boxes:
+        left, bottom = moved(box.x0, box.y0)
+        axes.set_position((left, bottom, box.width * old[0] / width, box.height * old[1] / height))
+    for legend, box in anchors:
+        legend.set_bbox_to_anchor(moved(box.x0, box.y0), transform=figure.transFigure)
+    for text in figure.texts:
+        text.set_position(moved(*text.get_position()))
+
+
+def _write_png(figure: Figure, path: Any) -> None:
+    figure.set_dpi(PNG_DPI)
+    FigureCanvasAgg(figure).print_png(path)
+
+
+# The glyphs of a figure are placed already. To cut down the tables that would place them is two
+# thirds of the time that the fonts of a PDF take.
+subset.Options._drop_tables_default = [
+    *subset.Options._drop_tables_default, "GDEF", "GPOS", "GSUB", "kern",
+]  # fmt: skip
+# Not figure.savefig, which draws everything a second time for a layout that is settled already.
+_WRITERS: dict[str, Callable[[Figure, Any], None]] = {
+    "pdf": lambda figure, path: FigureCanvasPdf(figure).print_pdf(
+        path, metadata={"CreationDate": None}
+    ),
+    "svg": lambda figure, path: FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None}),
+    "png": _write_png,
+}
 
 
 def _wrap(text: str, width: int) -> str:

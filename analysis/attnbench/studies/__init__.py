@@ -133,7 +133,10 @@ def to_json(record: dict[str, Any]) -> str:
     """Indented, but a list of numbers is one line."""
     text = json.dumps(plain(record), indent=1, ensure_ascii=False)
     lists = re.compile(r"\[\s*((?:[-+.\deE]+|null)(?:,\s*(?:[-+.\deE]+|null))*)\s*\]")
-    return lists.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", text) + "\n"
+    return (
+        lists.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", text)
+        + "\n"
+    )
 
 
 def execute(study: Study, folder: Path, quick: bool) -> dict[str, Any]:
@@ -145,7 +148,11 @@ def execute(study: Study, folder: Path, quick: bool) -> dict[str, Any]:
     finding = study.run(folder, quick)
     (folder / "figures").mkdir(exist_ok=True)
     for picture in finding.pictures:
-        style.save(style.Drawing(picture.figure, pd.DataFrame()), folder / "figures" / picture.name, FORMATS)
+        style.save(
+            style.Drawing(picture.figure, pd.DataFrame()),
+            folder / "figures" / picture.name,
+            FORMATS,
+        )
     environment = _core.environment()
     record = {
         "study": study.name,
@@ -227,4 +234,6 @@ def _section(record: dict[str, Any], folder: Path, prefix: str) -> str:
     facts += [f"{record['started'][:16].replace('T', ' ')} UTC", f"{record['seconds']:g} s"]
     facts += ["quick" if record["quick"] else ""]
     told = html.escape(" · ".join(fact for fact in facts if fact))
-    return body + f'<p class="note">{told} · <a href="{prefix}study.json">all numbers (JSON)</a></p>'
+    return (
+        body + f'<p class="note">{told} · <a href="{prefix}study.json">all numbers (JSON)</a></p>'
+    )

@@ -230,7 +230,9 @@ def _messages() -> Picture:
         for q, k in zip(reading.q, reading.k)
     ]
     figure = graph.plot_layers(layers, reading.labels, 0.12, "MiniLM, mean over the heads")
-    return Picture("messages", figure, "Layers of attention as one graph; rollout adds up its paths.")
+    return Picture(
+        "messages", figure, "Layers of attention as one graph; rollout adds up its paths."
+    )
 
 
 STUDY = Study(

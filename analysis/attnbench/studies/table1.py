@@ -117,7 +117,9 @@ def crossovers(summary: pd.DataFrame) -> dict[str, dict[str, float]]:
     for width, group in summary.groupby("d_model"):
         table = group.drop_duplicates(["layer", "keys"]).pivot(index="keys", columns="layer")
         for other in ("rnn", "lstm"):
-            columns = [(c, n) for c in ("median_ns", "useful_flops") for n in ("self-attention", other)]
+            columns = [
+                (c, n) for c in ("median_ns", "useful_flops") for n in ("self-attention", other)
+            ]
             if not set(columns) <= set(table.columns):
                 continue
             both = table[columns].dropna().astype(float)

@@ -24,7 +24,8 @@ def exactness(
         shown.groupby("label")["ns_per_gflop"].median().sort_values(ascending=False).index.to_list()
     )
     order += [label for label in dict.fromkeys(shown["label"]) if label not in order]
-    figure, axes = style.canvas(width_in, 1, 2, 0.7 + 0.19 * len(order), sharey=True)
+    rows, tall = style.row_labels(order, width_in)
+    figure, axes = style.canvas(width_in, 1, 2, 0.7 + 0.19 * tall * len(order), sharey=True)
     left, right = axes[0]
     marks = style.marks(summary)
     for row, label in enumerate(order):
@@ -43,11 +44,11 @@ def exactness(
     for panel in (left, right):
         panel.set_xscale("log")
         panel.set_ylim(-0.6, len(order) - 0.4)
-        panel.set_yticks(range(len(order)), order)
+        panel.set_yticks(range(len(order)), rows)
         panel.tick_params(axis="y", length=0)
     style.unit_ticks(left, style.short_time, "x")
     left.set_xlabel("time a useful GFLOP")
-    right.set_xlabel("error, max|out − oracle| / max|v|")
+    right.set_xlabel("error, max|out − oracle| / max|v|" if width_in > 5 else "error, over max|v|")
     grey = style.Mark(style.FAINT, "|", "none")
     handles = [style.handle("tolerance", grey, markersize=6)]
     if (shown["status"] == "incorrect").any():

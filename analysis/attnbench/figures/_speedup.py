@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from attnbench import fit
 from attnbench.figures import style
@@ -49,7 +50,7 @@ def ratios(summary: pd.DataFrame, baseline: str) -> pd.DataFrame:
         reach = joined[f"high_ns{frame_suffix}"] / joined[f"low_ns{frame_suffix}"]
         return np.log(reach.astype(float)) / 2
 
-    reach = np.exp(np.sqrt(spread("") ** 2 + spread("_base") ** 2))
+    reach = pd.Series(np.exp(np.sqrt(spread("") ** 2 + spread("_base") ** 2)))
     same = joined["label"] == baseline
     reach = reach.where(~same, 1.0)
     joined["speedup_low"], joined["speedup_high"] = (
@@ -83,8 +84,9 @@ def speedup(
     down = -(-len(keys) // across)
     marks = style.marks(summary)
     order = data.groupby("label")["speedup"].max().sort_values(na_position="first").index.to_list()
+    rows, tall = style.row_labels(order, width_in)
     figure, axes = style.canvas(
-        width_in, down, across, 0.55 + 0.17 * len(order), sharey=True, sharex=True
+        width_in, down, across, 0.55 + 0.17 * tall * len(order), sharey=True, sharex=True
     )
     for i, key in enumerate(keys):
         panel = axes[i // across][i % across]
@@ -94,7 +96,7 @@ def speedup(
         panel.axvline(1, color=style.FAINT, lw=0.8)
         panel.set_xscale("log")
         panel.grid(axis="y", visible=False)
-        panel.set_yticks(range(len(order)), order)
+        panel.set_yticks(range(len(order)), rows)
         panel.tick_params(axis="y", length=0)
         n = style.facet_title([over], (own[over].max(),))
         panel.set_title(", ".join(t for t in (style.facet_title(facets, key), n) if t))
@@ -117,7 +119,7 @@ def speedup(
     return style.Drawing(style.finish(figure, summary, handles), table)
 
 
-def _bar(panel: object, row: int, case: pd.Series | None, mark: style.Mark) -> None:
+def _bar(panel: Axes, row: int, case: pd.Series | None, mark: style.Mark) -> None:
     if case is None or not case["speedup"] > 0:
         word = "not in the sweep" if case is None else case["status"]
         panel.annotate(word, (1, row), xytext=(3, 0), textcoords="offset points", va="center",

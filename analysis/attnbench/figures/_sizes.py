@@ -28,7 +28,6 @@ def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
     )
     peak = shown["ceiling_gflops"].max()
     peak = peak if peak > 0 else shown["gflops"].max()
-    image = None
     for i, label in enumerate(labels):
         panel, own = axes[i // across][i % across], shown[shown["label"] == label]
         own = own.sort_values("gflops").drop_duplicates(["keys", width], keep="last")
@@ -53,7 +52,7 @@ def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
         panel.grid(visible=False)
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
-        panel.set_title(label)
+        panel.set_title(style.fitting(label, width_in / across * 0.8))
         if i % across == 0:
             panel.set_ylabel("d")
         if i // across == down - 1 or i + across >= len(labels):

@@ -7,6 +7,8 @@ harness's prediction, else the fit's), crosses at the foot where there is none.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -52,7 +54,11 @@ def _growth(
         return None
     by = fit.series_columns(shown, over)
     facets = by[1:]
-    data = _with_predictions(records, shown, quantity, over, by, value, predicted)
+    table, fits = fit.fit_summary(records, shown, quantity, over)
+    known = {
+        tuple(row[c] for c in by): f for (_, row), f in zip(table.iterrows(), fits, strict=True)
+    }
+    data = _with_predictions(shown, quantity, over, by, value, predicted, known)
     keys = style.facet_keys(shown, facets)
     across = min(len(keys), 3 if width_in > 5 else 1)
     down = -(-len(keys) // across)
@@ -87,22 +93,34 @@ def _growth(
         axes[2 * (i // across)][i % across].set_axis_off()
         axes[2 * (i // across) + 1][i % across].set_axis_off()
     drawn = [label for label in marks if label in set(data["label"])]
-    handles = [style.handle(label, marks[label]) for label in drawn] + style.gap_handles(kinds)
+    named = _with_exponents(table, over)
+    handles = [style.handle(named.get(label, label), marks[label]) for label in drawn]
+    handles += style.gap_handles(kinds)
     columns = [*by, over, "status", "reason", "value", "low", "high", "drawn_as"]
     unit = "_ns" if quantity == "time" else "_bytes"
-    table = data[columns].rename(columns={c: c + unit for c in ("value", "low", "high")})
-    return style.Drawing(style.finish(figure, summary, handles), table)
+    points = data[columns].rename(columns={c: c + unit for c in ("value", "low", "high")})
+    return style.Drawing(style.finish(figure, summary, handles), points)
+
+
+def _with_exponents(table: pd.DataFrame, over: str) -> dict[str, str]:
+    """label -> label with its fitted exponent, or the range of them over the panels."""
+    base = {"keys": "n", "head_dim": "d"}.get(over, over)
+    named: dict[str, str] = {}
+    if table.empty:
+        return named
+    for label, own in table.groupby("label", sort=False):
+        low, high = own["exponent"].min(), own["exponent"].max()
+        if np.isfinite(low):
+            span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f}–{high:.2f}"
+            named[label] = f"{label}: {base}^{span}"
+    return named
 
 
 def _with_predictions(
-    records: pd.DataFrame, shown: pd.DataFrame, quantity: str, over: str, by: list[str],
-    value: str, predicted: str,
+    shown: pd.DataFrame, quantity: str, over: str, by: list[str], value: str, predicted: str,
+    known: dict[tuple[Any, ...], fit.Fit | None],
 ) -> pd.DataFrame:  # fmt: skip
     """The points with `value`, `low`, `high` and `drawn_as`: measured, predicted or lost."""
-    table, fits = fit.fit_summary(records, shown, quantity, over, resamples=1)
-    known = {
-        tuple(row[c] for c in by): f for (_, row), f in zip(table.iterrows(), fits, strict=True)
-    }
     data = shown.copy()
     if quantity == "memory":
         data[value] = data[value].where(data[value] != 0, PAGE_BYTES)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages say what is so: their code runs and prints what they show, their links lead somewhere."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from attnbench.places import ROOT
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+RUN = [page for page in PAGES if "\n>>> " in page.read_text()]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_the_code_on_a_page_prints_what_the_page_shows(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("attnbench._core")
+    if "import torch" in page.read_text():
+        pytest.importorskip("torch")
+    monkeypatch.chdir(ROOT)
+    done = doctest.testfile(
+        str(page), module_relative=False, globs={"folder": tmp_path}, encoding="utf-8"
+    )
+    assert done.attempted > 3 and done.failed == 0
+
+
+def test_the_tutorial_is_among_the_pages_that_are_run() -> None:
+    assert {"tutorial", "attention"} <= {page.stem for page in RUN}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"],
+                         ids=lambda page: page.stem)  # fmt: skip
+def test_links_and_pictures_lead_to_files(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose):
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+def gallery() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "gallery.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_gallery_shows_the_reference_run_as_it_is() -> None:
+    assert (ROOT / "docs" / "gallery.md").read_text() == gallery().page()
+    assert (ROOT / "docs" / "gallery.md").read_text().count("![") >= 6
+
+
+def test_every_page_is_in_the_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    listed = set(re.findall(r"^(\w+)$", index, re.M))
+    assert {page.stem for page in PAGES} - {"index"} == listed - {"toctree"}
