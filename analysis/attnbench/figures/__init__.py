@@ -68,7 +68,7 @@ FIGURES = (
     Figure(
         "speedup", "Speed-up",
         "Time of the baseline over time of each variant, at the largest size at which the baseline"
-        " was measured. A hatched bar solves another problem (mask or score).",
+        " was measured. A hatched bar solves another problem (mask, score or layer).",
         "two variants, of which the baseline was measured", _speedup.speedup,
     ),
     Figure(

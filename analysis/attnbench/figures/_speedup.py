@@ -2,7 +2,7 @@
 """Bars of speed-up over one baseline variant, at the largest size that the baseline was measured.
 
 Hatched bars solve another problem than the baseline (a sparse mask against a dense one, another
-score): the ratio is what the other problem buys, not what a better kernel does.
+score, another layer): the ratio is what the other problem buys, not what a better kernel does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ratios(summary: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """One row a case that shares its sizes with a measured case of the baseline.
 
     Adds `speedup` (baseline's time over the case's), `speedup_low`, `speedup_high` (from both
-    intervals, independent), `other_problem` (its mask or score differs from the baseline's).
+    intervals, independent), `other_problem` (its mask, score or layer differs from the baseline's).
     """
     over = fit.growth_axis(summary)
     sizes = [c for c in fit.series_columns(summary, over) if c != "label"] + [over]
@@ -57,11 +57,14 @@ def ratios(summary: pd.DataFrame, baseline: str) -> pd.DataFrame:
         joined["speedup"] / reach,
         joined["speedup"] * reach,
     )
-    problems = [(mask_label(r), r["score"]) for _, r in joined.iterrows()]
-    first = base.iloc[0] if len(base) else None
-    mine = None if first is None else (mask_label(first), first["score"])
-    joined["other_problem"] = [problem != mine for problem in problems]
+    mine = None if base.empty else _problem(base.iloc[0])
+    joined["other_problem"] = [_problem(row) != mine for _, row in joined.iterrows()]
     return joined
+
+
+def _problem(row: pd.Series) -> tuple[str, str, str]:
+    """What is computed: each layer computes something else."""
+    return mask_label(row), row["score"], row["kernel"] if row["kind"] == "layer" else ""
 
 
 def speedup(
@@ -113,7 +116,7 @@ def speedup(
         from matplotlib.patches import Patch
 
         handles = [Patch(facecolor="none", edgecolor=style.FAINT, hatch="//////",
-                         label="another problem: its mask or its score differs")]  # fmt: skip
+                         label="another problem: its mask, score or layer differs")]  # fmt: skip
     table = data[["label", *facets, over, "status", "speedup", "speedup_low", "speedup_high",
                   "other_problem"]]  # fmt: skip
     return style.Drawing(style.finish(figure, summary, handles), table)

@@ -183,10 +183,7 @@ def _close(pair: dict[str, float]) -> bool:
 
 def run(folder: Path, quick: bool) -> Finding:
     small = ("-a", "keys=64:1024:*2", "-a", "d_model=64", "--budget", "30")
-    if quick:
-        source = sweep(folder / "run", *small)
-    else:
-        source = newest() or sweep(folder / "run")
+    source = sweep(folder / "run", *small) if quick else newest() or sweep(folder / "run")
     pair = ("-a", "keys=1024", "-a", "d_model=256", "-a", "threads=1,2", "--budget", "30")
     _, summary = read(source)
     _, threads = read(sweep(folder / "threads", *pair))
