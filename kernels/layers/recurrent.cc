@@ -14,8 +14,9 @@
 // al. 2014 (GRU; the reset gate after the product, as in cuDNN). Vaswani et al. 2017, table 1:
 // n d^2 operations, n of them in sequence. Cost: 2 gates d (d + hidden) flops a step; U is read
 // once a step, so that the rate is the bandwidth of the cache U fits in. Memory: gates n hidden.
-// Tried: U as it comes, a step of gates * hidden floats from row to row: U h of an LSTM of 256 and 768
-// units at 7.2 and 4.9 GFLOP/s, where panels, their making included, give 41.5 and 29.0 (Zen 4).
+// Tried: U as it comes, a step of gates * hidden floats from row to row: U h of an LSTM of 256 and
+// 768 units at 7.2 and 4.9 GFLOP/s, where panels, their making included, give 41.5 and 29.0 (Zen
+// 4).
 #include <omp.h>
 
 #include <algorithm>
