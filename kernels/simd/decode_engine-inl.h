@@ -23,20 +23,21 @@ namespace HWY_NAMESPACE {
 namespace decode {
 using namespace decode_units;  // NOLINT
 
-// A single row does nothing but stream. The hardware's own prefetchers then do best, in long runs,
-// if the first lines of the next run are there when it begins.
+// Rows that do nothing but stream: the hardware's own prefetchers do best, in long runs, if the
+// first lines of the next run are there when it begins.
 constexpr Index kHeadBytes = 8192;
 
 inline Layout LayoutOf(const Problem& p, Index key_block, int threads) {
   Layout l;
   const Index rows = p.heads / p.kv_heads * p.queries;
+  l.streams = rows <= kStreamRows;
   l.rows = std::min(kUnitRows, RoundUp(rows, kMaxRows));
   l.q_stride = RoundUp(p.head_dim, 2 * kLanes);
   l.out_stride = RoundUp(p.v_dim, 2 * kLanes);
   l.widen = p.dtype == DType::kBF16 && !HWY_NATIVE_DOT_BF16;
   // Rows of queries read a block again and again, from the second-level cache; what was widened is
   // read at once, from the first.
-  const Index bytes = l.widen ? 16384 : rows == 1 ? 262144 : 65536;
+  const Index bytes = l.widen ? 16384 : l.streams ? 262144 : 65536;
   const Index row = std::max(p.head_dim, p.v_dim) * (l.widen ? 4 : SizeOf(p.dtype));
   l.key_block = std::clamp<Index>(bytes / row / 16 * 16, 32, 2048);
   if (threads > 1) {  // 16 blocks a thread, so that one more or less is little
@@ -159,7 +160,7 @@ class Decoder {
   Ahead AheadOf(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to,
                 Index steps) const {
     const Index size = static_cast<Index>(SizeOf(p_.dtype));
-    if (unit.rows == 1) to = std::min(to, from + kHeadBytes / (size * columns));
+    if (layout_.streams) to = std::min(to, from + kHeadBytes / (size * columns));
     const auto* data =
         static_cast<const char*>(t.data) +
         size * (unit.batch * t.batch_stride + unit.kv_head * t.head_stride + from * t.row_stride);

@@ -126,6 +126,9 @@ template <int kRows>
 constexpr int kTileKeys =
     kRowsInBlocks<kRows> ? (kLanes == 16 ? 16 : 8) / (kRows / kBlocks) : kGroup<kRows>;
 
+// Rows so few that they do nothing but stream.
+constexpr int kStreamRows = std::min(2, kBlocks);
+
 // Calls f(integral_constant<int, kRows>, first row) for tiles that cover `rows` rows. The last may
 // reach beyond them: one row that is wasted costs less than a tile of its own.
 template <class F>
@@ -235,8 +238,10 @@ HWY_INLINE void TileInBlocks(const T* HWY_RESTRICT q, Row row, Index columns,
   });
 }
 
+// Keys whose sums are made side by side. Where there is little arithmetic K must be read line after
+// line, or the hardware's prefetchers lose it: two keys side by side halve one row's rate.
 template <int kRows>
-constexpr int kTogetherKeys = std::min(kRows, 4);
+constexpr int kTogetherKeys = kRows <= kStreamRows ? 1 : 2;
 
 // Rows fewer than blocks: sums[0] are the logits of kGroup keys of each row.
 template <int kRows, class T, class Row>
@@ -248,7 +253,6 @@ HWY_INLINE void TileInLanes(const T* HWY_RESTRICT q, Index q_stride, Row row, In
   const D d;
   constexpr int kKeys = kGroup<kRows>;
   constexpr Index kVector = kLanes * 4 / sizeof(T);
-  // Few keys at a time: memory is read nearly in order. One row alone takes them one by one.
   constexpr int kTogether = kTogetherKeys<kRows>;
   const Index whole = columns / kVector * kVector, rest = columns - whole;
   VF acc[kLanes];

@@ -92,7 +92,7 @@ HWY_INLINE void CopyRow(const float* from, Index columns, BFloat16* to) {
 
 // Panel of kGroups groups of columns: out[r] = out[r] * correction[r] + sum_j w[r][j] v[j]. The sum
 // starts from zero in every run: one that goes on through all of them errs more the longer it is.
-template <int kRows, int kPart, int kGroups, bool kPartial, class T>
+template <int kRows, int kGroups, bool kPartial, class T>
 HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights, const Rows<T>& v,
                          Index keys, const float* HWY_RESTRICT correction, float* HWY_RESTRICT out,
                          Index out_stride, Ahead& shared) {
@@ -101,12 +101,12 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
   constexpr int kKeys = kGroup<kRows>, kVectors = kGroups * E::kWide;
   constexpr int kPer = E::kWide * kLanes;
   // A multiply-add takes 4 cycles: few accumulators are doubled.
-  constexpr int kSets = kPart * kVectors <= 4 ? 2 : 1;
+  constexpr int kSets = kRows * kVectors <= 4 ? 2 : 1;
   const DF df;
   const Index last = v.columns - (kGroups - 1) * kPer;
-  VF acc[kSets][kPart][kVectors];
+  VF acc[kSets][kRows][kVectors];
   Unroll<kSets>([&](auto s) ATTNBENCH_INLINED {
-    Unroll<kPart>([&](auto r) ATTNBENCH_INLINED {
+    Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
       Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED { acc[s][r][x] = hn::Zero(df); });
     });
   });
@@ -116,10 +116,10 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
     const T* next = E::kStep == 2 && pair ? row + v.stride : nullptr;
     decltype(E::Broadcast(weights)) y[kGroups][E::kWide];
     Unroll<kGroups>([&](auto g) ATTNBENCH_INLINED {
-      E::template Load<kPartial && g == kGroups - 1, (kPart > 1)>(
+      E::template Load<kPartial && g == kGroups - 1, (kRows > 1)>(
           row + g * kPer, next ? next + g * kPer : next, last, y[g]);
     });
-    Unroll<kPart>([&](auto r) ATTNBENCH_INLINED {
+    Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
       const auto w = InRegister<(kVectors > 1)>(E::Broadcast(weights + j * kRows + r * kKeys + k));
       Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED {
         acc[set][r][x] = E::MulAdd(w, y[x / E::kWide][x % E::kWide], acc[set][r][x]);
@@ -139,7 +139,7 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
       if (j + at < keys) step(j, std::integral_constant<int, at>(), j + at + 1 < keys);
     });
   }
-  Unroll<kPart>([&](auto r) ATTNBENCH_INLINED {
+  Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
     const VF factor = hn::Set(df, correction[r]);
     Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED {
       VF sum = acc[0][r][x];
@@ -154,17 +154,14 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
 // Groups of columns of a whole panel: 16 accumulators of 32 registers, 8 of 16; eight vectors a row
 // keep its lines together.
 template <int kRows, class T>
-constexpr int kPanelRows = kRows;
-template <int kRows, class T>
 constexpr int kPanelGroups =
-    std::max(1, std::min(8, (kLanes == 16 ? 16 : 8) / kPanelRows<kRows, T>) / Values<T>::kWide);
+    std::max(1, std::min(8, (kLanes == 16 ? 16 : 8) / kRows) / Values<T>::kWide);
 
 // Calls of Ahead::Fetch in AddValues, about.
 template <int kRows, class T>
 constexpr Index ValueSteps(Index keys, Index columns) {
   constexpr Index kPer = kPanelGroups<kRows, T> * Values<T>::kWide * kLanes;
-  return (columns + kPer - 1) / kPer * ((keys + Values<T>::kStep - 1) / Values<T>::kStep) *
-         (kRows / kPanelRows<kRows, T>);
+  return (columns + kPer - 1) / kPer * ((keys + Values<T>::kStep - 1) / Values<T>::kStep);
 }
 
 // All columns; out is [kRows][out_stride], whole vectors.
@@ -175,11 +172,8 @@ HWY_INLINE void AddValues(const typename Values<T>::Weight* HWY_RESTRICT weights
   constexpr int kPer = Values<T>::kWide * kLanes, kGroups = kPanelGroups<kRows, T>;
   Index c = 0;
   const auto panel = [&](auto groups, auto partial) ATTNBENCH_INLINED {
-    constexpr int kPart = kPanelRows<kRows, T>;
-    for (int r = 0; r < kRows; r += kPart)
-      AddPanel<kRows, kPart, groups, partial, T>(
-          weights + r * kGroup<kRows>, {v.data + c, v.stride, v.columns - c}, keys, correction + r,
-          out + r * out_stride + c, out_stride, ahead);
+    AddPanel<kRows, groups, partial, T>(weights, {v.data + c, v.stride, v.columns - c}, keys,
+                                        correction, out + c, out_stride, ahead);
     c += groups * kPer;
   };
   while (c + kGroups * kPer <= v.columns)
