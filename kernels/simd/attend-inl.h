@@ -33,8 +33,9 @@
 
 #include "hwy/highway.h"
 #include "kernels/simd/attend.h"
-#include "kernels/simd/key_store-inl.h"
-#include "kernels/simd/lane_mask-inl.h"
+#include "kernels/simd/mask_scores-inl.h"
+#include "kernels/simd/query_block-inl.h"
+#include "kernels/simd/seen_run-inl.h"
 #include "kernels/simd/tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -50,33 +51,43 @@ class Attender {
  public:
   Attender(const Problem& problem, const Inputs& inputs, const Output& output,
            const AttendOptions& options, std::byte* workspace)
-      : p_(problem), in_(inputs), out_(output), options_(options) {
-    Layout(workspace);
+      : p_(problem), in_(inputs), options_(options), ends_(problem, inputs, output, options) {
+    Arena arena(workspace);
+    for (QueryBlock& b : blocks_) ends_.Take(&arena, &b);
+    for (float*& s : scores_) s = arena.Take<float>(KeyBlock(options_) * kQueries);
+    tail_ = arena.Take<T>(kRows * ends_.QueryWords() * W::kElements);
+    bytes_ = arena.bytes();
   }
   static std::size_t Bytes(const Problem& problem, const AttendOptions& options) {
     return Attender(problem, {}, {}, options, nullptr).bytes_;
   }
+  // Where blocks start and end, if not with queries and outputs.
+  BlockEnds<T>& ends() { return ends_; }
 
   // Starts the block of queries first, first + step, ..., `rows` <= kQueries of them.
   void Begin(Index batch, Index head, Index first, int rows, Index step = 1) {
     EndBlock();
-    Block* next = last_ == &blocks_[0] ? &blocks_[1] : &blocks_[0];
+    QueryBlock* next = last_ == &blocks_[0] ? &blocks_[1] : &blocks_[0];
     if (pending_.block == next) Drain();  // the block between had no keys
     current_ = last_ = next;
-    next->batch = batch, next->head = head, next->first = first, next->step = step;
-    next->rows = rows;
-    next->empty = true;
-    PackQueries(*next);
-    std::fill_n(next->start, kQueries, 0.0f);
-    std::fill_n(next->sum, kQueries, 0.0f);
-    std::fill_n(next->low, kQueries, -Threshold());
+    const Index further = 2 * first - current_first_;  // if blocks go on as they did
+    next->batch = batch, next->head = head, next->first = current_first_ = first;
+    next->step = step, next->rows = rows;
+    ends_.Start(next);
+    ahead_ = *next;
+    ahead_.first = further;
+    fetched_ = options_.prefetch ? 0 : rows;
   }
 
+  // Steps of about the same size: the last one would else be the dearest a key.
   void Attend(const KeySource<T>& source, Index begin, Index end, const LaneMask* mask = nullptr) {
-    const Index key_block = KeyBlock(options_);
-    const Index skip = W::kElements == 2 ? begin % 2 : 0;  // values come in pairs of rows
-    for (Index at = begin - skip; at < end; at += key_block)
-      Step(source, at, std::min(key_block, end - at), begin, mask);
+    const SeenRun run = Seen<W::kElements>(begin, end, mask, current_->rows);
+    const Index keys = run.end - run.begin, key_block = KeyBlock(options_);
+    if (keys <= 0) return;
+    const Index steps = (keys + key_block - 1) / key_block;
+    const Index step = ((keys + steps - 1) / steps + kRows - 1) / kRows * kRows;
+    for (Index at = run.begin; at < run.end; at += step)
+      Step(source, at, std::min(step, run.end - at), run, mask);
   }
 
   void Flush() {
@@ -87,109 +98,71 @@ class Attender {
  private:
   using W = Words<T>;
 
-  struct Block {
-    Index batch = 0, head = 0, first = 0, step = 1;
-    int rows = 0;
-    bool empty = true;  // o holds nothing yet
-    float* q;           // [words][kQueries]; float32: times scale * log2(e)
-    float* o;           // [v_dim][kQueries]
-    float* start;       // minus the reference that scores are relative to
-    float* sum;         // of the probabilities
-    float* low;         // -threshold until the first admitted key, then -inf
-  };
   struct Pending {
-    Block* block = nullptr;
+    QueryBlock* block = nullptr;
     float* s = nullptr;
     const T* v = nullptr;
-    Index v_stride = 0, words = 0;  // of v: a word is a row, or a pair of rows
+    Index v_stride = 0;  // of a word: a row, or a pair of rows
+    WordSpan words = {};
   };
 
-  Index QueryWords() const { return (p_.head_dim + W::kElements - 1) / W::kElements; }
-  float LogitFactor() const { return static_cast<float>(p_.scale * 1.4426950408889634); }
-  float Threshold() const { return options_.lazy_max ? 16.0f : 0.0f; }
-
-  void Layout(std::byte* workspace) {
-    Arena arena(workspace);
-    for (Block& b : blocks_) {
-      b.q = arena.Take<float>(QueryWords() * kQueries);
-      b.o = arena.Take<float>(p_.v_dim * kQueries);
-      b.start = arena.Take<float>(kQueries);
-      b.sum = arena.Take<float>(kQueries);
-      b.low = arena.Take<float>(kQueries);
-    }
-    for (float*& s : scores_) s = arena.Take<float>(KeyBlock(options_) * kQueries);
-    tail_ = arena.Take<T>(kRows * QueryWords() * W::kElements);
-    bytes_ = arena.bytes();
-  }
-
-  // Vector v of the block's rows in a tensor.
-  template <class TX, class Tensor>
-  LaneRows<TX> RowsOf(const Tensor& tensor, const Block& b, int v) const {
-    return {tensor.template Row<std::remove_const_t<TX>>(b.batch, b.head,
-                                                         b.first + v * kLanes * b.step),
-            tensor.row_stride * b.step, std::clamp(b.rows - v * kLanes, 0, kLanes)};
-  }
-
-  // Lanes beyond the block's rows repeat the last one; their results are dropped.
-  HWY_NOINLINE void PackQueries(const Block& b) {
-    for (int v = 0; v < kVectors; ++v) {
-      float* to = b.q + v * kLanes;
-      if (v * kLanes >= b.rows) {
-        for (Index c = 0; c < QueryWords(); ++c) hn::Store(hn::Zero(DF()), DF(), to + c * kQueries);
-      } else if constexpr (W::kElements == 2) {
-        const auto rows = RowsOf<const BFloat16>(in_.q, b, v);
-        if (options_.prefetch) rows.Prefetch(p_.head_dim);
-        TransposePairs(rows, p_.head_dim, to, kQueries);
-      } else if (p_.dtype == DType::kBF16) {
-        TransposeIn(RowsOf<const BFloat16>(in_.q, b, v), p_.head_dim, LogitFactor(), to, kQueries);
-      } else {
-        const auto rows = RowsOf<const float>(in_.q, b, v);
-        if (options_.prefetch) rows.Prefetch(p_.head_dim);
-        TransposeIn(rows, p_.head_dim, LogitFactor(), to, kQueries);
-      }
+  // Of this block's outputs and the next one's queries, the lines of a few rows: at once, they
+  // would keep the loads of keys waiting.
+  void FetchAhead() {
+    for (int i = 0; i < 4 && fetched_ < current_->rows; ++i, ++fetched_) {
+      ends_.FetchOutput(*current_, fetched_);
+      ends_.FetchInput(ahead_, fetched_);
     }
   }
 
-  // Rows [begin, begin + keys), those before `from` masked.
-  void Step(const KeySource<T>& source, Index begin, Index keys, Index from, const LaneMask* mask) {
+  // Rows [begin, begin + keys) of the run.
+  void Step(const KeySource<T>& source, Index begin, Index keys, const SeenRun& run,
+            const LaneMask* mask) {
     float* s = scores_[pending_.s == scores_[0]];
     HWY_ALIGN float max[kQueries];
     HWY_ALIGN float sum[kQueries];
     std::fill_n(max, kQueries, -HUGE_VALF);
     std::fill_n(sum, kQueries, 0.0f);
-    const ScoreRows rows{current_->q, current_->start, max, sum, LogitFactor()};
+    const ScoreRows rows{current_->q, current_->start, max, sum, ends_.LogitFactor()};
+    const WordSpan span{std::clamp<Index>(run.both_begin - begin, 0, keys),
+                        std::clamp<Index>(run.both_end - begin, 0, keys), keys};
     switch (options_.exp_degree) {
       case 3:
-        Scores<3>(source, begin, keys, rows, s);
+        Scores<3>(source, begin, span, rows, s);
         break;
       case 4:
-        Scores<4>(source, begin, keys, rows, s);
+        Scores<4>(source, begin, span, rows, s);
         break;
       default:
-        Scores<5>(source, begin, keys, rows, s);
+        Scores<5>(source, begin, span, rows, s);
     }
     Retire();
     PoisonSum(*current_, sum);
-    if (mask || in_.bias || begin < from) Modify(begin, keys, from, mask, s, max);
+    MaskScores(in_, *current_, mask, {run, begin, keys, s, max});
     UpdateReference(keys, W::kElements == 2 && keys < 64, s, max);
     if (keys % W::kElements) std::fill_n(s + keys * kQueries, kQueries, -HUGE_VALF);
-    pending_ = {current_, s, source.v + begin * source.v_stride, W::kElements * source.v_stride,
-                (keys + W::kElements - 1) / W::kElements};
+    const auto words = [](Index count) { return (count + W::kElements - 1) / W::kElements; };
+    pending_ = {current_,
+                s,
+                source.v + begin * source.v_stride,
+                W::kElements * source.v_stride,
+                {words(span.both_begin), words(span.both_end), words(span.end)}};
   }
 
   Index PendingUnits() const {
-    return pending_.block ? pending_.words * kVectors / W::kUnitOut : 0;
+    return pending_.block ? pending_.words.end * kVectors / W::kUnitOut : 0;
   }
 
   // Scores of the new block into s, and probabilities of the pending one in place.
   template <int kDegree>
-  void Scores(const KeySource<T>& source, Index begin, Index keys, const ScoreRows& rows,
+  void Scores(const KeySource<T>& source, Index begin, const WordSpan& span, const ScoreRows& rows,
               float* s) {
     Work work{pending_.s, pending_.s};
     Index units = PendingUnits();
-    const Index words = QueryWords(), slots = words / W::kSlot;
+    const Index words = ends_.QueryWords(), slots = words / W::kSlot, keys = span.end;
     Index tiles = (keys + kRows - 1) / kRows;
     for (Index j = 0; j < keys; j += kRows, --tiles) {
+      FetchAhead();
       const T* k = source.k + (begin + j) * source.k_stride;
       Index stride = source.k_stride;
       if (keys - j < kRows) {  // the last row again and again: its score changes no maximum
@@ -198,9 +171,19 @@ class Attender {
           std::copy_n(k + std::min(r, keys - j - 1) * source.k_stride, stride, tail_ + r * stride);
         k = tail_;
       }
+      const bool first_alone = j < span.both_begin, last_alone = j >= span.both_end;
       const auto tile = [&](auto per_slot) {
-        work = ScoreTile<T, per_slot, kDegree>(rows, k, stride, words, s + j * kQueries, work);
-        units -= per_slot * slots;
+        if (first_alone || last_alone) {
+          constexpr int kUnits = per_slot > 0 ? 1 : 0;
+          const int v = first_alone ? 0 : kVectors - 1;
+          work = ScoreTile<T, 1, kUnits, kDegree>(rows.From(v), k, stride, words,
+                                                  s + j * kQueries + v * kLanes, work);
+          units -= kUnits * slots;
+        } else {
+          work = ScoreTile<T, kVectors, per_slot, kDegree>(rows, k, stride, words, s + j * kQueries,
+                                                           work);
+          units -= per_slot * slots;
+        }
       };
       using std::integral_constant;
       if (!options_.pipelining || units < slots || slots == 0) {
@@ -218,7 +201,7 @@ class Attender {
 
   // The pending block's share of the output; its probabilities are ready.
   void Retire() {
-    Block* b = pending_.block;
+    QueryBlock* b = pending_.block;
     if (!b) return;
     const auto tile = [&](auto columns, Index c) {
       float* o = b->o + c * kQueries;
@@ -238,7 +221,7 @@ class Attender {
     if (c < p_.v_dim) tile(integral_constant<int, 1>(), c);
     b->empty = false;
     pending_.block = nullptr;
-    if (b != current_) WriteOut(*b);
+    if (b != current_) ends_.Finish(*b);
   }
 
   void Drain() {
@@ -255,49 +238,17 @@ class Attender {
   // The current block gets no more keys. If its last step is pending, Retire writes it out.
   void EndBlock() {
     if (!current_) return;
-    Block* b = current_;
+    QueryBlock* b = current_;
     current_ = nullptr;
-    if (pending_.block != b) WriteOut(*b);
+    if (pending_.block != b) ends_.Finish(*b);
   }
 
   // NaN or Inf among the scores makes the row's sum NaN, whatever the exponential makes of it.
-  void PoisonSum(const Block& b, const float* sum) {
+  void PoisonSum(const QueryBlock& b, const float* sum) {
     for (int q = 0; q < kQueries; q += kLanes) {
       const VF l = hn::Load(DF(), b.sum + q);
       hn::Store(hn::MulAdd(hn::Load(DF(), sum + q), hn::Zero(DF()), l), DF(), b.sum + q);
     }
-  }
-
-  // Bias and mask; the maximum anew, over what is admitted.
-  HWY_NOINLINE void Modify(Index begin, Index keys, Index from, const LaneMask* mask, float* s,
-                           float* max) {
-    const DF d;
-    const VF minus_inf = hn::Set(d, -HUGE_VALF);
-    const Block& b = *current_;
-    for (int q = 0; q < kQueries; q += kLanes) hn::Store(minus_inf, d, max + q);
-    for (Index j = 0; j < keys; ++j) {
-      for (int q = 0; q < kQueries; q += kLanes) {
-        VF x = hn::Load(d, s + j * kQueries + q);
-        if (in_.bias) x = hn::Add(x, Bias(b, q, begin + j));
-        if (begin + j < from) x = minus_inf;
-        if (mask) x = hn::IfThenElse(Admitted(d, *mask, q, begin + j), x, minus_inf);
-        hn::Store(x, d, s + j * kQueries + q);
-        hn::Store(hn::Max(x, hn::Load(d, max + q)), d, max + q);
-        if (in_.bias) {  // not by PoisonSum: -inf is a bias as good as any
-          const auto bad = hn::Or(hn::IsNaN(x), hn::Eq(x, hn::Set(d, HUGE_VALF)));
-          hn::BlendedStore(hn::Set(d, NAN), bad, d, b.sum + q);
-        }
-      }
-    }
-  }
-
-  VF Bias(const Block& b, int q, Index key) const {
-    HWY_ALIGN float column[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int row = std::min(q + lane, b.rows - 1);
-      column[lane] = in_.bias.Row<float>(b.batch, b.head, b.first + row * b.step)[key];
-    }
-    return hn::Mul(hn::Load(DF(), column), hn::Set(DF(), 1.44269504f));
   }
 
   // Moves the reference where the new block's scores are too far from it, which rescales what the
@@ -305,12 +256,12 @@ class Attender {
   // probability then is 1, free of rounding; that matters in bf16 to rows of few keys.
   void UpdateReference(Index keys, bool exact, float* s, const float* max) {
     const DF d;
-    Block& b = *current_;
+    QueryBlock& b = *current_;
     const VF nothing = hn::Set(d, -3e38f), minus_inf = hn::Set(d, -HUGE_VALF);
     for (int q = 0; q < kQueries; q += kLanes) {
       const VF m = hn::Load(d, max + q), low = hn::Load(d, b.low + q);
       const auto seen = hn::Gt(m, nothing);
-      VF high = hn::Set(d, Threshold());
+      VF high = hn::Set(d, ends_.Threshold());
       if (exact) high = hn::IfThenElse(hn::Gt(low, nothing), nothing, high);
       hn::Store(hn::IfThenElse(seen, minus_inf, low), d, b.low + q);
       const auto move = hn::Or(hn::Gt(m, high), hn::And(seen, hn::Lt(m, low)));
@@ -332,66 +283,16 @@ class Attender {
     }
   }
 
-  // Divides by the sums and transposes into the output's rows. Rows that are not finite are done
-  // again by the definition; rows without keys are told by their sums.
-  template <class TO>
-  HWY_INLINE void WriteOutAs(const Block& b) {
-    const DF d;
-    for (int v = 0; v * kLanes < b.rows; ++v) {
-      const LaneRows<TO> rows = RowsOf<TO>(out_.out, b, v);
-      if (options_.prefetch) rows.Prefetch(p_.v_dim);
-      const float* o = b.o + v * kLanes;
-      const VF sum = hn::Load(d, b.sum + v * kLanes);
-      VF check = hn::Mul(sum, hn::Zero(d));  // NaN if anything is not finite
-      if (!b.empty) {
-        check = hn::Add(check, ZeroOrNaN(o));
-        TransposeOut(o, kQueries, p_.v_dim, hn::Div(hn::Set(d, 1.0f), sum), rows);
-      }
-      // No admitted key: the sum holds at most one 2^-126 a key.
-      const auto usual = hn::Ge(hn::Add(sum, check), hn::Set(d, 1e-20f));
-      HWY_ALIGN float finite[kLanes];
-      hn::Store(check, d, finite);
-      for (int lane = 0; lane < rows.count; ++lane) {
-        const int q = v * kLanes + lane;
-        const Index query = b.first + q * b.step;
-        if (!b.empty && hn::AllTrue(d, usual) && !out_.lse) break;
-        if (finite[lane] != 0.0f) {
-          RecomputeRow(p_, in_, out_, b.batch, b.head, query);
-          continue;
-        }
-        const bool none = b.empty || b.sum[q] < 1e-20f;
-        if (none) std::fill_n(rows.template Row<true>(lane), p_.v_dim, TO{});
-        if (out_.lse)
-          out_.lse[(b.batch * p_.heads + b.head) * p_.queries + query] =
-              none ? -HUGE_VALF : (std::log2(b.sum[q]) - b.start[q]) * 0.693147180559945f;
-      }
-    }
-  }
-  // Sums over the columns in four chains: one would wait for itself.
-  HWY_INLINE VF ZeroOrNaN(const float* o) const {
-    const DF d;
-    const VF zero = hn::Zero(d);
-    VF sums[4] = {zero, zero, zero, zero};
-    Index c = 0;
-    for (; c + 4 <= p_.v_dim; c += 4) {
-      Unroll<4>([&](auto i) ATTNBENCH_INLINED {
-        sums[i] = hn::MulAdd(hn::Load(d, o + (c + i) * kQueries), zero, sums[i]);
-      });
-    }
-    for (; c < p_.v_dim; ++c) sums[0] = hn::MulAdd(hn::Load(d, o + c * kQueries), zero, sums[0]);
-    return hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
-  }
-  HWY_NOINLINE void WriteOut(const Block& b) {
-    out_.out.dtype == DType::kBF16 ? WriteOutAs<BFloat16>(b) : WriteOutAs<float>(b);
-  }
-
   const Problem& p_;
   const Inputs in_;
-  const Output out_;
   const AttendOptions options_;
-  Block blocks_[2];
-  Block* current_ = nullptr;
-  Block* last_ = nullptr;
+  BlockEnds<T> ends_;
+  QueryBlock blocks_[2];
+  QueryBlock* current_ = nullptr;
+  QueryBlock* last_ = nullptr;
+  Index current_first_ = 0;
+  QueryBlock ahead_;  // where the next block is likely to be
+  int fetched_ = 0;   // rows of these two
   Pending pending_;
   float* scores_[2];
   T* tail_;

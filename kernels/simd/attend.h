@@ -24,21 +24,25 @@ struct KeySource {
 };
 
 // Which rows of a source each query of a block sees, where it is not all of them. Lane q is query
-// `first + q * step` of Attender::Begin; rows are row numbers of the source.
+// `first + q * step` of Attender::Begin; rows are row numbers of the source. Lanes beyond the
+// block's queries do as the last one.
 struct LaneMask {
   static constexpr int kLanes = 64;
 
-  // Lane q admits row j: j < limit[q], and j in [begin[q], end[q]) or j < sinks[q] or
-  // (j - residue[q]) mod stride < width (stride 0: no columns). The form of AdmittedKeys.
-  alignas(64) std::int32_t limit[kLanes] = {};
+  // Lane q admits rows [begin[q], end[q]). If not `ranges`, also j < sinks[q] and
+  // (j - residue[q]) mod stride < width (stride 0: no columns), all of them under limit[q]: the
+  // form of AdmittedKeys.
+  bool ranges = true;
   alignas(64) std::int32_t begin[kLanes] = {};
   alignas(64) std::int32_t end[kLanes] = {};
+  alignas(64) std::int32_t limit[kLanes] = {};
   alignas(64) std::int32_t sinks[kLanes] = {};
   std::int64_t residue[kLanes] = {};
   std::int32_t stride = 0, width = 0;
   bool same_residue = false;  // residue[0] is that of all lanes
 
-  // Instead of the above, when set: slow, for what has no closed form. Row `key` < limit[lane].
+  // Instead of the above, when set and not `ranges`: slow, for what has no closed form. Row `key` <
+  // limit[lane].
   bool (*admits)(const void* context, int lane, Index key) = nullptr;
   const void* context = nullptr;
 
@@ -51,18 +55,23 @@ struct LaneMask {
     stride = Clamp(a.stride);
     width = Clamp(a.width);
   }
-  // Lane admits rows [first, last) and nothing else.
-  void SetRange(int lane, Index first, Index last) {
-    limit[lane] = end[lane] = Clamp(last);
-    begin[lane] = Clamp(first);
-    sinks[lane] = 0;
-  }
 
  private:
   static std::int32_t Clamp(Index x) {
     return static_cast<std::int32_t>(
         std::clamp<Index>(x, 0, std::numeric_limits<std::int32_t>::max()));
   }
+};
+
+// What one pass over some of the keys leaves of every query, for a later pass over the others: rows
+// [batch][heads][queries] of float32, not yet divided by their sums.
+struct Partial {
+  float* out = nullptr;
+  Index row_stride = 0;    // of out
+  float* start = nullptr;  // minus the reference that the row's scores were relative to
+  float* sum = nullptr;    // of its probabilities
+
+  explicit operator bool() const { return out != nullptr; }
 };
 
 // How, never what: the options of the flash kernel. The result does not depend on them beyond
@@ -72,10 +81,7 @@ struct AttendOptions {
   int exp_degree = 5;      // of the polynomial: 3 (7.5e-5), 4 (4e-6), 5 (1.8e-7)
   bool lazy_max = true;    // move the maximum only when a score passes it by 2^16
   bool pipelining = true;  // exponentials of one block inside the products of the next
-  bool prefetch = false;   // a block's rows of q and out, all lines at once
-  // Rows that are not finite are computed anew, as the problem says. False, for outputs that are
-  // parts of rows: such a row's lse is NaN, and the caller sees to it.
-  bool recompute = true;
+  bool prefetch = true;    // a block's rows of q and out, meanwhile
 };
 
 // One row by the definition, scalar, in double: what the engine falls back to when a row is not

@@ -54,6 +54,7 @@ struct KeyStore {
     const Index d = KColumns(p);
     for (Index r = begin; r < end && k; ++r) {
       const Index key = first + r * step;
+      if (r + kAhead < end) Fetch(in.k, b, g, key + kAhead * step, p.head_dim);
       T* to = k + r * d;
       if (p.dtype == DType::kBF16)
         Copy(in.k.Row<BFloat16>(b, g, key), p.head_dim, to);
@@ -64,6 +65,8 @@ struct KeyStore {
     if (!v) return;
     if constexpr (kPairs) {
       for (Index r = begin; r < end; r += 2) {
+        for (Index i = kAhead; i < kAhead + 2 && r + i < end; ++i)
+          Fetch(in.v, b, g, first + (r + i) * step, p.v_dim);
         const BFloat16* even = in.v.Row<BFloat16>(b, g, first + r * step);
         const BFloat16* odd =
             r + 1 < end ? in.v.Row<BFloat16>(b, g, first + (r + 1) * step) : nullptr;
@@ -71,6 +74,7 @@ struct KeyStore {
       }
     } else {
       for (Index r = begin; r < end; ++r) {
+        if (r + kAhead < end) Fetch(in.v, b, g, first + (r + kAhead) * step, p.v_dim);
         if (p.dtype == DType::kBF16)
           Copy(in.v.Row<BFloat16>(b, g, first + r * step), p.v_dim, v + r * p.v_dim);
         else
@@ -94,6 +98,15 @@ struct KeyStore {
   }
 
  private:
+  // Rows far apart are not fetched ahead by the hardware.
+  static constexpr Index kAhead = 8;
+  static void Fetch(const ConstTensor& t, Index b, Index g, Index row, Index columns) {
+    const Index bytes = static_cast<Index>(SizeOf(t.dtype));
+    const std::byte* from = static_cast<const std::byte*>(t.data) +
+                            (b * t.batch_stride + g * t.head_stride + row * t.row_stride) * bytes;
+    for (Index at = 0; at < columns * bytes; at += 64) __builtin_prefetch(from + at);
+  }
+
   static void Copy(const T* from, Index count, T* to) { std::copy_n(from, count, to); }
   template <class TI>
   static HWY_INLINE void Copy(const TI* from, Index count, float* to) {
@@ -104,15 +117,16 @@ struct KeyStore {
   // Two rows into pairs; without the second, zeros.
   static HWY_INLINE void Interleave(const BFloat16* even, const BFloat16* odd, Index count,
                                     BFloat16* to) {
-    const hn::RebindToUnsigned<DF> du;
-    const hn::Rebind<std::uint16_t, DF> du16;
-    auto bits = [](const BFloat16* x) { return reinterpret_cast<const std::uint16_t*>(x); };
+    const hn::ScalableTag<std::uint16_t> d;
+    constexpr Index kStep = 2 * kLanes;
+    const auto bits = [](auto* x) { return reinterpret_cast<const std::uint16_t*>(x); };
     Index c = 0;
-    for (; c + kLanes <= count; c += kLanes) {
-      auto pair = hn::PromoteTo(du, hn::LoadU(du16, bits(even + c)));
-      if (odd)
-        pair = hn::Or(pair, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(du16, bits(odd + c)))));
-      hn::StoreU(pair, du, reinterpret_cast<std::uint32_t*>(to + 2 * c));
+    for (; c + kStep <= count; c += kStep) {
+      const auto a = hn::LoadU(d, bits(even + c));
+      const auto b = odd ? hn::LoadU(d, bits(odd + c)) : hn::Zero(d);
+      auto* pairs = reinterpret_cast<std::uint16_t*>(to + 2 * c);
+      hn::StoreU(hn::InterleaveWholeLower(d, a, b), d, pairs);
+      hn::StoreU(hn::InterleaveWholeUpper(d, a, b), d, pairs + kStep);
     }
     for (; c < count; ++c) {
       to[2 * c] = even[c];

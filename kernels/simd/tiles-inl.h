@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The two products of attention as register tiles. Lanes hold queries: a tile is kRows keys (or
 // columns of v) times kVectors vectors of queries, whose accumulators stay in registers while one
-// word of a row is broadcast against the packed queries (or probabilities). Nothing is reduced
-// across lanes. A word is 32 bits: a float32, or a pair of bf16 for the dot instruction (of two
-// columns of k; of two rows of v, which therefore is interleaved once; k is read as it stands).
+// word of a row is broadcast against the packed queries (or probabilities). Rows that only one of
+// the vectors sees are done for that one alone. Nothing is reduced across lanes. A word is 32 bits:
+// a float32, or a pair of bf16 for the dot instruction (of two columns of k; of two rows of v,
+// which therefore is interleaved once; k is read as it stands).
 //
 // ScoreTile also carries the exponentials of the block before: one or more units of them in every
 // slot of the product, so that their latency hides in it.
@@ -122,30 +123,34 @@ struct ScoreRows {
   const float* start;  // [kQueries]
   float *max, *sum;    // [kQueries]
   float factor;
+
+  ScoreRows From(int vector) const {
+    const int lane = vector * kLanes;
+    return {q + lane, start + lane, max + lane, sum + lane, factor};
+  }
 };
 
-// s[r][lane] = start[lane] + factor * sum_c q[c][lane] * k[r][c]: scores, less the running maximum.
-// kUnits units of `work` in every slot.
-template <class T, int kUnits, int kDegree>
+// s[r][lane] = start[lane] + factor * sum_c q[c][lane] * k[r][c]: scores, less the running maximum,
+// of kWidth vectors of queries. kUnits units of `work` in every slot.
+template <class T, int kWidth, int kUnits, int kDegree>
 HWY_NOINLINE Work ScoreTile(const ScoreRows& rows, const T* HWY_RESTRICT k, Index k_stride,
                             Index words, float* HWY_RESTRICT s, Work work) {
   using W = Words<T>;
   const DF d;
   const float* HWY_RESTRICT q = rows.q;
-  VF acc[kRows][kVectors];
+  VF acc[kRows][kWidth];
   Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
-    Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
+    Unroll<kWidth>([&](auto v) ATTNBENCH_INLINED {
       acc[r][v] = W::First(hn::Load(d, rows.start + v * kLanes));
     });
   });
   const auto word = [&](Index c) ATTNBENCH_INLINED {
-    VF x[kVectors];
-    Unroll<kVectors>([&](auto v)
-                         ATTNBENCH_INLINED { x[v] = hn::Load(d, q + c * kQueries + v * kLanes); });
+    VF x[kWidth];
+    Unroll<kWidth>([&](auto v)
+                       ATTNBENCH_INLINED { x[v] = hn::Load(d, q + c * kQueries + v * kLanes); });
     Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
       const VF b = W::Broadcast(k + r * k_stride + c * W::kElements);
-      Unroll<kVectors>([&](auto v)
-                           ATTNBENCH_INLINED { acc[r][v] = W::MulAdd(b, x[v], acc[r][v]); });
+      Unroll<kWidth>([&](auto v) ATTNBENCH_INLINED { acc[r][v] = W::MulAdd(b, x[v], acc[r][v]); });
     });
   };
   Index c = 0;
@@ -155,7 +160,7 @@ HWY_NOINLINE Work ScoreTile(const ScoreRows& rows, const T* HWY_RESTRICT k, Inde
   }
   for (; c < words; ++c) word(c);
   const VF factor = hn::Set(d, rows.factor);
-  Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
+  Unroll<kWidth>([&](auto v) ATTNBENCH_INLINED {
     const VF start = hn::Load(d, rows.start + v * kLanes);
     VF max = hn::Load(d, rows.max + v * kLanes), sum = hn::Load(d, rows.sum + v * kLanes);
     Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
@@ -170,12 +175,18 @@ HWY_NOINLINE Work ScoreTile(const ScoreRows& rows, const T* HWY_RESTRICT k, Inde
   return work;
 }
 
+// Words of probabilities: to `both_begin` only the first vector counts, from `both_end` on only the
+// last one.
+struct WordSpan {
+  Index both_begin, both_end, end;
+};
+
 // o[c][lane] (+)= sum_j p[j][lane] * v[j][c] for kColumns columns, j over words. Fresh accumulators
 // a block, added at its end: a single running sum's error grows with n. kSum: also
 // row_sum[lane] += sum_j p[j], of the probabilities as rounded.
 template <class T, int kColumns, bool kSum>
 HWY_NOINLINE void OutputTile(const float* HWY_RESTRICT p, const T* HWY_RESTRICT v, Index v_stride,
-                             Index words, bool first, float* HWY_RESTRICT o,
+                             const WordSpan& span, bool first, float* HWY_RESTRICT o,
                              float* HWY_RESTRICT row_sum) {
   using W = Words<T>;
   const DF d;
@@ -184,21 +195,32 @@ HWY_NOINLINE void OutputTile(const float* HWY_RESTRICT p, const T* HWY_RESTRICT 
     total[u] = hn::Zero(d);
     Unroll<kColumns>([&](auto c) ATTNBENCH_INLINED { acc[c][u] = hn::Zero(d); });
   });
-  const auto word = [&](Index j) ATTNBENCH_INLINED {
+  // Word j for vectors `from`, ..., `width` of them.
+  const auto word = [&](auto from, auto width, Index j) ATTNBENCH_INLINED {
     VF x[kVectors];
-    Unroll<kVectors>([&](auto u) ATTNBENCH_INLINED {
+    Unroll<width>([&](auto i) ATTNBENCH_INLINED {
+      constexpr int u = from + i;
       x[u] = hn::Load(d, p + j * kQueries + u * kLanes);
       if constexpr (kSum) total[u] = hn::Add(total[u], W::Sum(x[u]));
     });
     Unroll<kColumns>([&](auto c) ATTNBENCH_INLINED {
       const VF b = W::Broadcast(v + j * v_stride + c * W::kElements);
-      Unroll<kVectors>([&](auto u)
-                           ATTNBENCH_INLINED { acc[c][u] = W::MulAdd(b, x[u], acc[c][u]); });
+      Unroll<width>([&](auto i) ATTNBENCH_INLINED {
+        constexpr int u = from + i;
+        acc[c][u] = W::MulAdd(b, x[u], acc[c][u]);
+      });
     });
   };
+  constexpr std::integral_constant<int, 1> kOne;
+  constexpr std::integral_constant<int, kVectors> kBoth;
   Index j = 0;
-  for (; j + 4 <= words; j += 4) Unroll<4>([&](auto u) ATTNBENCH_INLINED { word(j + u); });
-  for (; j < words; ++j) word(j);
+  for (; j < span.both_begin; ++j) word(std::integral_constant<int, 0>(), kOne, j);
+  for (; j + 4 <= span.both_end; j += 4) {
+    Unroll<4>([&](auto u)
+                  ATTNBENCH_INLINED { word(std::integral_constant<int, 0>(), kBoth, j + u); });
+  }
+  for (; j < span.both_end; ++j) word(std::integral_constant<int, 0>(), kBoth, j);
+  for (; j < span.end; ++j) word(std::integral_constant<int, kVectors - 1>(), kOne, j);
   Unroll<kVectors>([&](auto u) ATTNBENCH_INLINED {
     Unroll<kColumns>([&](auto c) ATTNBENCH_INLINED {
       float* to = o + c * kQueries + u * kLanes;

@@ -20,7 +20,6 @@
 #undef ATTNBENCH_INLINED
 #define ATTNBENCH_INLINED HWY_ATTR __attribute__((always_inline))
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/contract/tensor.h"
 
@@ -75,12 +74,6 @@ struct LaneRows {
   template <bool kWhole>
   HWY_INLINE T* Row(int lane) const {
     return base + (kWhole ? lane : std::min(lane, count - 1)) * stride;
-  }
-  // All lines at once, ahead of the transpose that reaches them one by one.
-  HWY_INLINE void Prefetch(Index columns) const {
-    for (int lane = 0; lane < count; ++lane)
-      for (Index c = 0; c < columns; c += static_cast<Index>(64 / sizeof(T)))
-        hwy::Prefetch(base + lane * stride + c);
   }
 };
 
