@@ -67,7 +67,7 @@ std::string Refuse(const Problem& p, const Options&) {
 ATTN_KERNEL(
         .name = "local_window", .idea = "sliding window: only the blocks that the band touches",
         .provides = kLse,
-        .options = {{"key_block", 64, 16, 1024, "keys whose scores are in flight at once"}},
+        .options = {{"key_block", 96, 16, 1024, "keys whose scores are in flight at once"}},
         .refuse = Refuse,
         .executed = [](const Problem& p,
                        const Options&) { return HWY_DYNAMIC_DISPATCH(WindowCost)(p); },

@@ -50,17 +50,18 @@ HWY_INLINE SeenRun Seen(Index begin, Index end, const LaneMask* mask, int rows) 
   Index some_begin[kVectors], some_end[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     auto b = lowest, e = highest;
+    run.all_begin[v] = some_begin[v] = begin, run.all_end[v] = some_end[v] = end;
     if (mask && mask->ranges) {
       b = hn::Max(b, hn::Load(di, mask->begin + v * kLanes));
       e = hn::Min(e, hn::Load(di, mask->end + v * kLanes));
+      run.all_begin[v] = hn::ReduceMax(di, b), run.all_end[v] = hn::ReduceMin(di, e);
+      // Lanes that see nothing, wherever it would begin, ask for nothing.
+      const auto any = hn::Lt(b, e);
+      some_begin[v] = hn::ReduceMin(di, hn::IfThenElse(any, b, highest));
+      some_end[v] = hn::ReduceMax(di, hn::IfThenElse(any, e, lowest));
     }
     hn::Store(b, di, run.lane_begin + v * kLanes);
     hn::Store(e, di, run.lane_end + v * kLanes);
-    run.all_begin[v] = hn::ReduceMax(di, b), run.all_end[v] = hn::ReduceMin(di, e);
-    // Lanes that see nothing, wherever it would begin, ask for nothing.
-    const auto any = hn::Lt(b, e);
-    some_begin[v] = hn::ReduceMin(di, hn::IfThenElse(any, b, highest));
-    some_end[v] = hn::ReduceMax(di, hn::IfThenElse(any, e, lowest));
     if (v * kLanes >= rows) some_begin[v] = end, some_end[v] = begin;
   }
   run.begin = std::min(some_begin[0], some_begin[1]);
