@@ -12,7 +12,7 @@ import pytest
 from synthetic_runs import record, write_run
 
 from attnbench import figures, fit, records, report, tables
-from attnbench.figures import speedup
+from attnbench.figures import _speedup
 
 LENGTHS = tuple(64 * 2**i for i in range(8))
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384)
@@ -76,7 +76,7 @@ def test_the_report_shows_both(run: Path) -> None:
     assert "time d^p" in shown
     assert max(map(len, shown.splitlines())) <= 100
     assert tables.results(read.summary).header[:3] == ["kernel", "n", "d"]
-    others = speedup.ratios(read.summary, "lstm").groupby("label")["other_problem"].all()
+    others = _speedup.ratios(read.summary, "lstm").groupby("label")["other_problem"].all()
     assert dict(others) == {"lstm": False, "self_attention": True}
     for name, over, sizes in (("time", "keys", LENGTHS), ("time_by_width", "d_model", WIDTHS)):
         figure = next(f for f in figures.FIGURES if f.name == name)
