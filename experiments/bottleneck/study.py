@@ -25,6 +25,7 @@ LONGEST, LENGTHS, SEEDS, STEPS = 20, (6, 10, 14, 20, 24, 30, 34, 40), 3, 2400
 QUICK_LONGEST, QUICK_LENGTHS, QUICK_STEPS = 10, (6, 10, 14, 20), 900
 ATTENTIVE, LOST, GAP = 0.9, 0.1, 0.3  # exact match that counts as solved, as none, as a difference
 SHOWN = 12  # tokens of the alignment matrices
+WORDS = 1000  # of a length, at most, that the real model spells
 
 MARKS = {
     "none": ("one fixed context", style.Mark("#D55E00", "s", "-")),
@@ -78,7 +79,7 @@ def run(folder: Path, quick: bool) -> Finding:
             batch = tasks.batch(each.task, min(SHOWN, each.longest), 64, np.random.default_rng(5))
             answered, weights = training.answers(model, each.task, batch)
             alignments[each.task, each.score] = (batch, answered, weights)
-    spelling = {} if quick else g2p.errors_by_letters(1000)
+    spelling = {} if quick else g2p.errors_by_letters(WORDS)
     first = runs[0]
     claims = _claims(exact, apart, alignments, spelling, first.longest, first.lengths)
     numbers = {
@@ -301,7 +302,7 @@ def _spelling(errors: dict[int, float]) -> Picture:
         axes[0, 0].set_ylim(0)
         axes[0, 0].set_xlabel("letters of the word")
         axes[0, 0].set_ylabel("phoneme errors, %")
-        style.finish(figure, "g2p-en 2.1.0 over CMUdict, greedy, at most 1000 words a length")
+        style.finish(figure, f"g2p-en 2.1.0 over CMUdict · greedy · at most {WORDS} words a length")
     return Picture(
         "g2p", figure, "A real encoder-decoder without attention, by the length of the word."
     )
