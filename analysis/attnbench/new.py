@@ -42,16 +42,18 @@ void Row(const Problem& p, const Inputs& in, const Output& output, Index b, Inde
   const float* q = in.q.Row<float>(b, h, i);
   float* out = output.out.Row<float>(b, h, i);
   float max = -std::numeric_limits<float>::infinity();
+  bool admitted = false;
   for (Index j = 0; j < p.keys; ++j) {{
+    if (!p.Admits(i, j)) continue;
+    admitted = true;
     const float* k = in.k.Row<float>(b, p.KvHead(h), j);
     float dot = 0;
     for (Index c = 0; c < p.head_dim; ++c) dot += q[c] * k[c];
-    logits[j] = p.Admits(i, j) ? static_cast<float>(p.scale) * dot
-                               : -std::numeric_limits<float>::infinity();
+    logits[j] = static_cast<float>(p.scale) * dot;
     max = std::max(max, logits[j]);
   }}
   std::fill_n(out, p.v_dim, 0.f);
-  if (max == -std::numeric_limits<float>::infinity()) return;  // a row that admits no key: zero
+  if (!admitted) return;  // such a row is zero; one of NaN is not
   float sum = 0;
   for (Index j = 0; j < p.keys; ++j) {{
     if (!p.Admits(i, j)) continue;

@@ -55,6 +55,12 @@ def serves(
         grouped_heads: fewer kv_heads than heads, each shared by neighbours.
         claims: unequal_v_dim and scale (other than 1/sqrt(head_dim)), both served unless False;
             softcap and sinks, both refused unless True.
+
+    >>> import attnbench
+    >>> claims = attnbench.serves(dtypes=("f32", "bf16"), causal="any", softcap=True)
+    >>> attnbench.serves(dtypes=("f64",))
+    Traceback (most recent call last):
+    ValueError: dtypes: 'f64' is none of f32, bf16
     """
     known = ("unequal_v_dim", "scale", "softcap", "sinks")
     for name, given, allowed in (

@@ -115,7 +115,7 @@ class Attention(torch.nn.Module):
         assert q.dtype in (torch.float32, torch.bfloat16) and not q.requires_grad
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=problem.scale)
 
-claims = attnbench.serves(dtypes=("f32", "bf16"))
+claims = attnbench.serves()  # bf16 too, but there PyTorch makes 0 of NaN scores, which check finds
 attnbench.kernel(name="module", idea="a module", refuse=claims, tensors="torch")(Attention())
 """
     done = run(HARNESS, "check", "--plugin", written(tmp_path, text), "--fuzz", 4, "--seed", 1)
