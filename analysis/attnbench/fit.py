@@ -146,12 +146,10 @@ def crossover(first: Fit, second: Fit) -> dict[str, Any] | None:
     found = crossings[~np.isnan(crossings)]
     low, high = _student_log(float(centre), found, min(first.rounds, second.rounds))
     return {
-        "n": float(centre),
-        "low": low,
-        "high": high,
+        "n": float(centre), "low": low, "high": high,
         "share": len(found) / count,
         "extrapolated": bool(centre > end),
-    }
+    }  # fmt: skip
 
 
 def fit_shape(n: npt.ArrayLike, d: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, ...]:
@@ -302,9 +300,8 @@ def _student(rounds: int) -> float:
 def _student_log(centre: float, draws: np.ndarray, rounds: int) -> tuple[float, float]:
     """95 % interval around a positive estimate from its resamples; (centre, centre) without any."""
     draws = draws[draws > 0]
-    if centre <= 0 or len(draws) < 2:
-        return centre, centre
-    reach = np.exp(_student(rounds) * np.std(np.log(draws)))
+    spread = np.std(np.log(draws)) if centre > 0 and len(draws) > 1 else 0.0
+    reach = np.exp(_student(rounds) * spread)
     return float(centre / reach), float(centre * reach)
 
 
