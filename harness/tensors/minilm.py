@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,12 +83,17 @@ class Model:
         return self._norm(x + e["position"][: len(ids)] if positions else x, "embeddings.LayerNorm")
 
     def forward(
-        self, ids: list[int], positions: bool = True, skip: bool = True
+        self,
+        ids: list[int],
+        positions: bool = True,
+        skip: bool = True,
+        attend: Callable[[Layer], np.ndarray] | None = None,
     ) -> Iterator[Layer | np.ndarray]:
         """Each layer's Q, K and V in turn, and last the hidden states ``[tokens, hidden]``.
 
         What the model was not trained for, studies ask: what it computes without its position
-        vectors, or without the skip connections past attention and the inner layers.
+        vectors, or without the skip connections past attention and the inner layers, or with other
+        attention: ``attend`` gives a layer's output ``[1, heads, tokens, head_dim]``.
         """
         x = self._embed(ids, positions)
         for number in range(self.layers):
@@ -97,8 +102,8 @@ class Model:
                 self._split(self._linear(x, f"{name}.attention.self.{part}"))
                 for part in ("query", "key", "value")
             )
-            yield Layer(q, k, v, x)
-            context = attention_weights(q, k) @ v
+            yield (layer := Layer(q, k, v, x))
+            context = attention_weights(q, k) @ v if attend is None else attend(layer)
             context = context.transpose(0, 2, 1, 3).reshape(x.shape)
             x = self._norm(
                 skip * x + self._linear(context, f"{name}.attention.output.dense"),

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 
 from attnbench import machine
 from attnbench.figures import style
+from attnbench.tables import Table
 
 ROOT = Path(__file__).resolve().parents[3]
 FORMATS = ("pdf", "png", "svg")
@@ -60,6 +61,7 @@ class Finding:
     claims: Sequence[Claim]
     numbers: dict[str, Any]
     pictures: Sequence[Picture] = ()
+    tables: Sequence[tuple[str, Table]] = ()  # each with its caption
 
     @property
     def agrees(self) -> bool:
@@ -162,6 +164,7 @@ def execute(study: Study, folder: Path, quick: bool) -> dict[str, Any]:
         "claims": [vars(claim) for claim in finding.claims],
         "text": list(finding.text),
         "figures": [{"name": p.name, "caption": p.caption} for p in finding.pictures],
+        "tables": [{"caption": caption, **table._asdict()} for caption, table in finding.tables],
         "numbers": finding.numbers,
         "quick": quick,
         "started": started,
@@ -209,7 +212,7 @@ def report(folders: Sequence[Path], root: Path | None = None) -> str:
 
 
 def _section(record: dict[str, Any], folder: Path, prefix: str) -> str:
-    from attnbench import page, tables
+    from attnbench import page
 
     def paragraph(text: str) -> str:
         return f"<p>{html.escape(text, quote=False)}</p>"
@@ -221,7 +224,9 @@ def _section(record: dict[str, Any], folder: Path, prefix: str) -> str:
     body = paragraph(f"Expected: {record['expected']}")
     body += "".join(paragraph(f"Found: {t}" if i == 0 else t) for i, t in enumerate(record["text"]))
     body += f"<p><b>{verdict(record)}</b></p>"
-    body += page._table(tables.Table(("expected", "found", ""), rows))
+    body += page._table(Table(("expected", "found", ""), rows))
+    for table in record.get("tables", ()):
+        body += paragraph(table["caption"]) + page._table(Table(table["header"], table["rows"]))
     for picture in record["figures"]:
         path = folder / "figures" / f"{picture['name']}.svg"
         label = html.escape(picture["caption"], quote=True)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of the study pareto: lost mass against keys and time, by layer, by head, and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+
+from attnbench import sparsity, tensors
+from attnbench.figures import style
+from attnbench.sparsity import CONTROLS, FAMILIES
+from attnbench.studies import Picture
+
+SHOWN = 64  # keys a row in the figures of heads and masks
+_COARSE = 4  # tokens a side of a cell in the maps: the largest weight of 16
+_DOTTED = (0, (1, 1.2))
+
+MARKS = {
+    "dense": style.Mark("#0072B2", "o", "-"),
+    "local": style.Mark("#009E73", "^", "-"),
+    "sinks + local": style.Mark("#D55E00", "s", "-"),
+    "columns": style.Mark("#56B4E9", "D", (0, (4, 1.5))),
+    "columns with key 0": style.Mark("#332288", "v", (0, (4, 1.5))),
+    "strided": style.Mark("#CC79A7", "P", (0, (5, 1, 1, 1))),
+    "fixed": style.Mark("#882255", "X", (0, (5, 1, 1, 1))),
+    "dilated": style.Mark("#E69F00", "h", (0, (7, 2))),
+    "best keys": style.Mark("#1b1d21", "", "-"),
+    "best columns": style.Mark("#6b7079", "", (0, (4, 1.5))),
+    "random keys": style.Mark("#6b7079", "", _DOTTED),
+}
+
+
+def draw(
+    real: pd.DataFrame, table: pd.DataFrame, blank: pd.DataFrame, layers: Sequence[Any], count: int
+) -> list[Picture]:
+    """All figures. ``real``: a row a head; ``table``, ``blank``: medians on the text and on noise;
+    ``layers``: of ``count`` passages, one after the other."""
+    footer = f"MiniLM, {layers[0].q.shape[2]} tokens, {len(layers) * layers[0].q.shape[1]} heads"
+    footer += f" ({count} passages)" if count > 1 else ""
+    depth = len(layers) // count
+    real = real.assign(layer=real["layer"] % depth)
+    return [
+        _overview(table, blank, footer),
+        _by_layer(real, table, footer),
+        _by_head(real, footer),
+        _masks(layers[:depth], real),
+    ]
+
+
+def _handles(names: Sequence[str]) -> list[Any]:
+    return [style.handle(name, MARKS[name]) for name in MARKS if name in names]
+
+
+def _frontier(at: Axes, rows: pd.DataFrame) -> None:
+    """Lost mass against time: what is not dominated in colour and joined, the rest grey."""
+    rows = rows[rows["time_ns"].notna()].sort_values("time_ns")
+    time, lost = rows["time_ns"].to_numpy(float), 1 - rows["recall"].to_numpy(float)
+    best = sparsity.frontier(time, lost)
+    at.step(time[best], lost[best], where="post", color=style.FAINT, lw=0.8)
+    for name, x, y, on in zip(rows["pattern"], time, lost, best):
+        mark = MARKS[name]
+        at.plot(x, y, mark.marker, color=mark.color if on else style.GRID, zorder=3 if on else 2)
+    at.set_ylim(-0.03, 1)
+    at.set_xlim(0, time.max() * 1.08)
+    style.unit_ticks(at, style.short_time, "x")
+
+
+def _overview(table: pd.DataFrame, blank: pd.DataFrame, footer: str) -> Picture:
+    with style.rc(style.WIDE_IN):
+        figure, axes = style.canvas(style.WIDE_IN, 1, 3, 2.6)
+        for at, rows, title in zip(axes[0], (table, blank), ("a text", "Gaussian Q, K")):
+            for name in (*FAMILIES, *CONTROLS):
+                own, mark = rows[rows["pattern"] == name], MARKS[name]
+                at.plot(own["keys"], 1 - own["recall"], color=mark.color, marker=mark.marker,
+                        ls=mark.dash)  # fmt: skip
+            style.log_sizes(at, rows["budget"].unique()[:-1], "keys a row")
+            at.set_ylim(-0.03, 1)
+            at.set_title(title)
+        axes[0, 0].set_ylabel("lost mass")
+        _frontier(axes[0, 2], table)
+        axes[0, 2].set_xlabel("time of a layer's attention")
+        axes[0, 2].set_title("a text, by time")
+        style.finish(figure, f"{footer}; medians over heads", _handles(list(MARKS)))
+    untimed = [n for n in FAMILIES if table[table["pattern"] == n]["time_ns"].isna().all()]
+    return Picture(
+        "pareto", figure, "Attention mass that a pattern loses, by the keys that it admits, on a real"
+        " text and on noise; and by its kernel's time, with the frontier drawn and what another point"
+        f" dominates in grey. No kernel serves {', '.join(untimed)}, or the controls.",
+    )  # fmt: skip
+
+
+def _by_layer(real: pd.DataFrame, table: pd.DataFrame, footer: str) -> Picture:
+    time = table.set_index(["pattern", "budget"])["time_ns"]
+    layers = sorted(real["layer"].unique())
+    with style.rc(style.WIDE_IN):
+        figure, axes = style.canvas(style.WIDE_IN, -(-len(layers) // 3), 3, 1.9, sharex=True,
+                                    sharey=True)  # fmt: skip
+        for at, layer in zip(axes.flat, layers):
+            own = real[real["layer"] == layer].groupby(["pattern", "budget"], sort=False)["recall"]
+            rows = own.median().to_frame().join(time).reset_index()
+            dense = table[table["pattern"] == "dense"][["pattern", "budget", "recall", "time_ns"]]
+            _frontier(at, pd.concat([rows, dense], ignore_index=True))
+            at.set_title(f"layer {layer}")
+        for at in axes[:, 0]:
+            at.set_ylabel("lost mass")
+        for at in axes[-1]:
+            at.set_xlabel("time")
+        drawn = set(table[table["time_ns"].notna()]["pattern"])
+        style.finish(figure, f"{footer}; medians over each layer's heads", _handles(list(drawn)))
+    return Picture(
+        "layers", figure, "Lost mass against time in each layer: what may be left out is a matter of"
+        " the layer. Dominated points are grey.",
+    )  # fmt: skip
+
+
+def _by_head(real: pd.DataFrame, footer: str) -> Picture:
+    rows = real[real["budget"] == SHOWN]
+    with style.rc(style.WIDE_IN):
+        figure, axes = style.canvas(style.WIDE_IN, 1, 2, 2.4, sharey=True)
+        for at, column, title in zip(
+            axes[0], ("recall", "recall_p5"), ("mean over rows", "5th percentile of rows")
+        ):
+            for name, group in rows.groupby("pattern", sort=False):
+                values, mark = np.sort(group[column])[::-1], MARKS[name]
+                at.plot(np.arange(1, len(values) + 1), values, color=mark.color, ls=mark.dash)
+            at.set_ylim(0, 1.02)
+            at.set_xlabel("heads, each pattern's from best to worst")
+            at.set_title(title)
+        axes[0, 0].set_ylabel(f"recall of {SHOWN} keys a row")
+        present = [n for n in MARKS if n in set(rows["pattern"])]
+        handles = [style.handle(n, MARKS[n], marker="") for n in present]
+        style.finish(figure, footer, handles)
+    return Picture(
+        "heads", figure, "Recall by head: half of them are served by a window, half not."
+    )
+
+
+def _pooled(values: np.ndarray) -> np.ndarray:
+    cells = len(values) // _COARSE
+    return values.reshape(cells, _COARSE, cells, _COARSE).max((1, 3))
+
+
+def _masks(layers: Sequence[Any], real: pd.DataFrame) -> Picture:
+    """The head whose recall by a local window is the median's, under each pattern."""
+    n = layers[0].q.shape[2]
+    first = real[(real["budget"] == SHOWN) & (real["pattern"] == "local")].iloc[: len(layers) * 12]
+    chosen = first.iloc[(first["recall"] - first["recall"].median()).abs().argmin()]
+    layer, head = int(chosen["layer"]), int(chosen["head"])
+    one = layers[layer]
+    weights = tensors.reader("minilm").attention_weights(one.q[0, head], one.k[0, head])
+    patterns = {name: p.admitted for name, p in sparsity.at_budget(n, SHOWN).items()}
+    patterns["best keys"] = sparsity.best_keys(weights, SHOWN)
+    with style.rc(style.WIDE_IN):
+        figure, axes = style.canvas(style.WIDE_IN, 2, -(-len(patterns) // 2), 1.75)
+        norm = PowerNorm(0.4, 0, 1)
+        for at, (name, admitted) in zip(axes.flat, patterns.items()):
+            # Both maps cover the panel: a cell shows the larger of what it keeps and what it loses.
+            keeps, loses = _pooled(weights * admitted), _pooled(weights * ~admitted)
+            at.imshow(np.where(keeps >= loses, keeps, np.nan), cmap="Blues", norm=norm,
+                      interpolation="nearest")  # fmt: skip
+            at.imshow(np.where(keeps < loses, loses, np.nan), cmap="Oranges", norm=norm,
+                      interpolation="nearest")  # fmt: skip
+            at.set_xticks([])
+            at.set_yticks([])
+            at.grid(visible=False)
+            at.spines[:].set_visible(True)
+            kept = float((weights * admitted).sum(1).mean())
+            at.set_title(f"{name}: {kept:.2f}", fontsize="medium")
+        for at in axes.flat[len(patterns) :]:
+            at.set_axis_off()
+        footer = (
+            f"MiniLM, layer {layer}, head {head}; queries down, keys across, {n} tokens; colour:"
+        )
+        style.finish(figure, f"{footer} the largest weight of {_COARSE} x {_COARSE}, power .4")
+    return Picture(
+        "masks", figure, f"Patterns of {SHOWN} keys a row over a real head, and the mass that each"
+        " keeps: blue is kept, orange lost.",
+    )  # fmt: skip
