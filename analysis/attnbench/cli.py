@@ -36,6 +36,7 @@ PYTHON = {
     ),
     "compare": ("attnbench.compare", "OLD NEW  what became faster or slower between two runs"),
     "history": ("attnbench.history", "DIR  how a folder's runs moved over time"),
+    "merge": ("attnbench.merge", "DIR... -o OUT  join the shards of a sweep, and its machines"),
     "show": ("attnbench.show", '"SENTENCE"  attention of a real model as heatmap and graph'),
     "study": ("attnbench.study", "[NAME]  a question, what is expected, and what is found"),
     "tensors": ("attnbench.tensors", "[list|fetch|describe]  real Q, K and V for experiments"),
@@ -96,7 +97,7 @@ def _native(command: str, arguments: list[str]) -> int:
     return _sweep(path, arguments)
 
 
-def _sweep_parser() -> argparse.ArgumentParser:
+def sweep_parser() -> argparse.ArgumentParser:
     """What has to be known here of a sweep's arguments; the native program judges them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("file", nargs="?")
@@ -130,7 +131,7 @@ def _prepare(experiment: Path, kernels: list[str]) -> None:
 
 def _sweep(path: Path, arguments: list[str]) -> int:
     try:
-        known, _ = _sweep_parser().parse_known_args(arguments)
+        known, _ = sweep_parser().parse_known_args(arguments)
     except ValueError:
         known = None  # an option without its value: the native program words that
     report = False

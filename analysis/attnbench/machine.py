@@ -22,6 +22,18 @@ def cpus(environment: dict[str, Any]) -> int:
     return int(found) if isinstance(found, (int, float)) else 0
 
 
+def name(environment: dict[str, Any]) -> str:
+    """The harness's name of the machine (amd-epyc-2c), the processor's where it gives none."""
+    found = environment.get("machine")
+    return found if isinstance(found, str) and found else cpu(environment)
+
+
+def each_part(environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """The environments of the parts that a merged run has of one machine; else the run's own."""
+    found = environment.get("parts")
+    return list(found.values()) if isinstance(found, dict) and found else [environment]
+
+
 def commit(environment: dict[str, Any]) -> str:
     """The commit's first nine digits, with "+dirty" where the tree had changes; may be empty."""
     found = _first(environment, ("git", "commit"), ("git_commit",))
@@ -47,6 +59,7 @@ def footer(frame: pd.DataFrame, width_in: float = 7.0) -> str:
     """One line for a figure: machine, threads, dtype, commit."""
     environments = list(frame.attrs.get("environments", {}).values())
     environments = environments or [frame.attrs.get("environment", {})]
+    environments = [part for environment in environments for part in each_part(environment)]
     names = list(dict.fromkeys(cpu(e) for e in environments))
     commits = list(dict.fromkeys(c for e in environments if (c := commit(e))))
     threads = sorted(frame["threads"].unique())

@@ -12,7 +12,8 @@ Columns of `load` (fields of results/SCHEMA.md, nested ones flattened):
   options.x     option_x      input.x    input_x (logit_scale, layer, ... keep the prefix)
   useful.x      useful_x      executed.x executed_x      dense.x  dense_x
   ci95_ns       ci95_low_ns, ci95_high_ns
-  source        the run directory that the record came from
+  source        the run directory that the record came from; of a run that `merge` joined from
+                several machines, with the machine's name behind it
 Where a run was resumed by another build, only the last build's records of a case are kept.
 Unknown fields become columns too (nested: parent_child), so that a newer writer does no harm.
 """
@@ -28,10 +29,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnbench import variants
+from attnbench import machine, variants
 
 RECORDS = "records.jsonl"
 ENVIRONMENT = "environment.json"
+MERGED = "merged.json"  # of a run that `merge` joined: its parts and its gaps
 SCHEMA = 1
 
 # Nested records and the prefix that their fields get as columns.
@@ -70,21 +72,22 @@ def load(source: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 
     A last line that was torn by a killed writer is dropped with a message; any other line that is
     no JSON object is too, naming its number. `attrs` holds `environment` (the first run's),
-    `environments` {source: environment.json's content} and `messages`.
+    `environments` {source: environment.json's content} and `messages`. The environments of the
+    parts that a merged run has of one machine stand under `parts` of the first one's.
     Raises RecordsError when there is nothing to read.
     """
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     rows: list[dict[str, Any]] = []
-    environments: dict[str, dict[str, Any]] = Facts()
+    environments: Facts = Facts()
     messages: list[str] = []
     for one in sources:
         path = _records_file(Path(one))
-        name = str(path.parent)
+        sources, found = _by_machine(path.parent, messages)
         for record in _read_lines(path, messages):
             row = _flatten(record)
-            row["source"] = name
+            row["source"] = sources.get(record.get("part"), str(path.parent))
             rows.append(row)
-        environments[name] = Facts(_environment(path.parent / ENVIRONMENT, messages))
+        environments |= found
     if not rows:
         raise RecordsError(f"{sources[0]}: no record in {RECORDS}")
     frame = _of_the_last_build(_typed(pd.DataFrame(rows)), messages)
@@ -259,6 +262,40 @@ def _read_lines(path: Path, messages: list[str]) -> Iterable[dict[str, Any]]:
             if newer not in messages:
                 messages.append(newer)
         yield record
+
+
+def _by_machine(
+    run: Path, messages: list[str]
+) -> tuple[dict[str | None, str], dict[str, dict[str, Any]]]:
+    """The source of each part of a run, and the environment of each source. A run that was not
+    merged is one source; of one that was, each machine is."""
+    environment = _environment(run / ENVIRONMENT, messages)
+    parts = environment.get("parts")
+    if not isinstance(parts, dict) or not all(isinstance(e, dict) for e in parts.values()):
+        return {}, {str(run): Facts(environment)}
+    messages += _gaps_of(run / MERGED)
+    machines: dict[str, dict[str, Any]] = {}
+    for name, one in parts.items():
+        machines.setdefault(machine.name(one), {})[name] = one
+    alone = len(machines) == 1
+    sources: dict[str | None, str] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for where, own in machines.items():
+        source = str(run) if alone else f"{run}/{where}"
+        sources |= dict.fromkeys(own, source)
+        found[source] = Facts(next(iter(own.values())) | {"parts": own})
+    return sources, found
+
+
+def _gaps_of(path: Path) -> list[str]:
+    try:
+        gaps = json.loads(path.read_text())["gaps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"{path}: cannot be read; what no part measured is unknown"]
+    if not gaps:
+        return []
+    more = ", ..." if len(gaps) > 3 else ""
+    return [f"{path}: no part measured {len(gaps)} planned: {', '.join(gaps[:3])}{more}"]
 
 
 def _environment(path: Path, messages: list[str]) -> dict[str, Any]:
