@@ -107,7 +107,7 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def latex_escape(text: str) -> str:
     for old, new in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"),
                      ("#", r"\#"), ("$", r"\$"), ("{", r"\{"), ("}", r"\}"), ("^", r"\^{}"),
-                     ("~", r"\~{}"), ("µ", r"$\mu$"), ("±", r"$\pm$"), ("·", r"$\cdot$"),
+                     ("~", r"\~{}"), ("µ", r"$\mu$"), ("±", r"$\pm$"), ("²", r"$^2$"), ("·", r"$\cdot$"),
                      ("×", r"$\times$"), ("…", r"\dots{}")):  # fmt: skip
         text = text.replace(old, new)
     return text
