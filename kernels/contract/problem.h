@@ -148,7 +148,7 @@ struct Problem {
     if (mask.pattern != Mask::Pattern::kTiles)
       return mask.Admits(QueryPosition(query), KeyPosition(key));
     if (mask.causal && KeyPosition(key) > QueryPosition(query)) return false;
-    return KeyPosition(key) < mask.sinks || mask.tiles->Contains(query, key);
+    return (mask.sinks > 0 && KeyPosition(key) < mask.sinks) || mask.tiles->Contains(query, key);
   }
   // Whether Admitted() may be called: every pattern but kTiles, with key_step = 1.
   bool HasClosedForm() const {
