@@ -150,10 +150,11 @@ def attend(weights: Array, v: Array, admitted: Array) -> tuple[Array, Array]:
     return (kept @ v) / np.where(mass > 0, mass, 1)[..., None], mass
 
 
-def kept(weights: Array, v: Array, admitted: Array) -> Kept:
+def kept(weights: Array, v: Array, admitted: Array, dense: Array | None = None) -> Kept:
     """Measures of ``[heads, n, n]`` dense weights, ``[heads, n, d]`` values and a mask that
-    broadcasts to the weights. Float64 keeps what float32 would round to rows without mass."""
-    dense = weights @ v
+    broadcasts to the weights. Float64 keeps what float32 would round to rows without mass.
+    ``dense``: weights @ v, where it is there already."""
+    dense = weights @ v if dense is None else dense
     out, mass = attend(weights, v, admitted)
     size, own = np.linalg.norm(dense, axis=-1), np.linalg.norm(out, axis=-1)
     error = np.linalg.norm(out - dense, axis=-1) / size
@@ -191,7 +192,8 @@ def shape(q: Array, k: Array, window: int = 32) -> Shape:
     means = np.array([
         weights[:, :, SINKS:][:, (inner >= low) & (inner < 2 * low)].mean(1) for low in octaves
     ])  # fmt: skip
-    fit = np.polyfit(np.log(octaves), np.log(np.maximum(means, 1e-300)), 1)
+    middle = [np.log(np.arange(low, 2 * low)).mean() for low in octaves]
+    fit = np.polyfit(middle, np.log(np.maximum(means, 1e-300)), 1)
     return Shape(
         -(weights * np.log(np.maximum(weights, 1e-300))).sum(2).mean(1),
         logits.std(2).mean(1),

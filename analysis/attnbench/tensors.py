@@ -148,25 +148,29 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _describe(path: Path) -> None:
-    """Per layer, over its heads: how peaked and how local the attention is."""
+    """How peaked, how local and how fond of the first tokens the heads are: medians of layers, all
+    heads' least and greatest, and normal Q and K beside."""
     import numpy as np
 
-    model = reader("minilm")
+    from attnbench import sparsity
+
     with path.open("rb") as file:
         tensors, metadata = safetensors.read(file)
-    shape = tensors["layer0.q"].shape
-    print(f"{path}\n{metadata['package']}, [batch, heads, tokens, head_dim] = {list(shape)}")
-    print("medians over heads:  entropy in nats  logit deviation  mass of local +-32  of key 0")
-    distance = np.abs(np.subtract.outer(np.arange(shape[2]), np.arange(shape[2])))
-    for layer in range(len(tensors) // 3):
-        q, k = tensors[f"layer{layer}.q"], tensors[f"layer{layer}.k"]
-        weights = model.attention_weights(q, k)[0]
-        logits = q[0] @ np.swapaxes(k[0], 1, 2) / np.sqrt(shape[3])
-        entropy = -(weights * np.log(np.maximum(weights, 1e-30))).sum(2).mean(1)
-        row = [
-            np.median(entropy),
-            np.median(logits.std(2).mean(1)),
-            np.median((weights * (distance <= 32)).sum(2).mean(1)),
-            np.median(weights[:, :, 0].mean(1)),
-        ]
-        print(f"layer {layer}            {row[0]:15.2f}{row[1]:17.2f}{row[2]:20.2f}{row[3]:10.2f}")
+    _, heads, n, width = tensors["layer0.q"].shape
+    layers = len(tensors) // 3
+    noise = np.random.default_rng(0).standard_normal((2, heads, n, width), np.float32)
+    shapes = [
+        np.array(sparsity.shape(tensors[f"layer{i}.q"][0], tensors[f"layer{i}.k"][0]))
+        for i in range(layers)
+    ]
+    every = np.concatenate(shapes, 1)
+    rows = [(f"layer {i}", np.median(shape, 1)) for i, shape in enumerate(shapes)]
+    rows += [("median", np.median(every, 1)), ("least", every.min(1)), ("greatest", every.max(1))]
+    rows.append(("Gaussian", np.median(sparsity.shape(*noise), 1)))
+    print(f"{path}\n{metadata['package']}: {layers} layers x {heads} heads x {width}, n = {n}")
+    print(f"medians over heads; entropy in nats, of ln n = {np.log(n):.2f}; masses of 1")
+    names = ("entropy", "logit deviation", "key 0", "first 4 keys", "local +-32", "locality")
+    print(" " * 10 + "".join(f"{name:>17}" for name in names))
+    for name, values in rows:
+        print(f"{name:10}" + "".join(f"{value:17.2f}" for value in values))
+    print("locality: g of weight ~ distance^-g, by octaves up to n / 2, first 4 keys left out")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import struct
@@ -167,3 +168,19 @@ def test_real_vocabulary_spells_the_classic_sentence(minilm):
     ids, tokens, _ = minilm.tokenizer.encode("The animal didn't cross the street")
     assert ids == [101, 1996, 4111, 2134, 1005, 1056, 2892, 1996, 2395, 102]
     assert json.dumps(tokens[:4]) == '["[CLS]", "the", "animal", "didn"]'
+
+
+def test_described_heads_stand_beside_gaussian_ones(tmp_path, monkeypatch, capsys):
+    random = np.random.default_rng(0)
+    flat = {"layer0.q": np.zeros((1, 2, 64, 4), np.float32)}
+    flat |= {f"layer0.{p}": random.standard_normal((1, 2, 64, 4), np.float32) for p in "kv"}
+    path = tmp_path / "x.safetensors"
+    safetensors.write(path, flat, {"package": "p==1"})
+    monkeypatch.setattr(tensors, "cached", lambda model, text: path)
+    args = argparse.Namespace(action="describe", model="minilm", text=path)
+    assert tensors.main(args) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert "p==1: 1 layers x 2 heads x 4, n = 64" in " ".join(rows["p==1:"])
+    # Queries of zeros look at all keys alike: entropy ln 64, no deviation, 1 and 4 of 64 keys.
+    assert rows["least"][1:5] == rows["greatest"][1:5] == ["4.16", "0.00", "0.02", "0.06"]
+    assert float(rows["Gaussian"][1]) < 4.16 < np.log(65) and float(rows["Gaussian"][2]) > 0.5

@@ -56,15 +56,17 @@ def _handles(names: Sequence[str]) -> list[Any]:
     return [style.handle(name, MARKS[name]) for name in MARKS if name in names]
 
 
-def _frontier(at: Axes, rows: pd.DataFrame) -> None:
-    """Lost mass against time: what is not dominated in colour and joined, the rest grey."""
-    rows = rows[rows["time_ns"].notna()].sort_values("time_ns")
-    time, lost = rows["time_ns"].to_numpy(float), 1 - rows["recall"].to_numpy(float)
-    best = sparsity.frontier(time, lost)
-    at.step(time[best], lost[best], where="post", color=style.FAINT, lw=0.8)
-    for name, x, y, on in zip(rows["pattern"], time, lost, best):
+def _frontier(at: Axes, rows: pd.DataFrame, loss: np.ndarray) -> None:
+    """A loss against time: what is not dominated in colour and joined, the rest grey."""
+    order = np.argsort(rows["time_ns"].to_numpy(float))
+    order = order[rows["time_ns"].notna().to_numpy()[order]]
+    time, loss = rows["time_ns"].to_numpy(float)[order], np.asarray(loss, float)[order]
+    best = sparsity.frontier(time, loss)
+    at.step(time[best], loss[best], where="post", color=style.FAINT, lw=0.8)
+    for name, x, y, on in zip(rows["pattern"].to_numpy()[order], time, loss, best):
         mark = MARKS[name]
-        at.plot(x, y, mark.marker, color=mark.color if on else style.GRID, zorder=3 if on else 2)
+        colour = {"color": mark.color, "zorder": 3} if on else {"color": style.FAINT, "alpha": 0.35}
+        at.plot(x, y, mark.marker, **colour)
     at.set_ylim(-0.03, 1)
     at.set_xlim(0, time.max() * 1.08)
     style.unit_ticks(at, style.short_time, "x")
@@ -72,25 +74,31 @@ def _frontier(at: Axes, rows: pd.DataFrame) -> None:
 
 def _overview(table: pd.DataFrame, blank: pd.DataFrame, footer: str) -> Picture:
     with style.rc(style.WIDE_IN):
-        figure, axes = style.canvas(style.WIDE_IN, 1, 3, 2.6)
+        figure, axes = style.canvas(style.WIDE_IN, 2, 2, 2.2, sharey="row")
         for at, rows, title in zip(axes[0], (table, blank), ("a text", "Gaussian Q, K")):
             for name in (*FAMILIES, *CONTROLS):
                 own, mark = rows[rows["pattern"] == name], MARKS[name]
                 at.plot(own["keys"], 1 - own["recall"], color=mark.color, marker=mark.marker,
                         ls=mark.dash)  # fmt: skip
-            style.log_sizes(at, rows["budget"].unique()[:-1], "keys a row")
+            style.log_sizes(at, sorted(rows["budget"].unique())[:-1], "keys a row")
             at.set_ylim(-0.03, 1)
             at.set_title(title)
         axes[0, 0].set_ylabel("lost mass")
-        _frontier(axes[0, 2], table)
-        axes[0, 2].set_xlabel("time of a layer's attention")
-        axes[0, 2].set_title("a text, by time")
+        for at, loss, label in (
+            (axes[1, 0], 1 - table["recall"], "lost mass"),
+            (axes[1, 1], table["error"], "relative error of the output"),
+        ):
+            _frontier(at, table, loss)
+            at.set_xlabel("time of a layer's attention")
+            at.set_title(f"a text: {label} by time")
+        axes[1, 0].set_ylabel("loss")
         style.finish(figure, f"{footer}; medians over heads", _handles(list(MARKS)))
     untimed = [n for n in FAMILIES if table[table["pattern"] == n]["time_ns"].isna().all()]
     return Picture(
         "pareto", figure, "Attention mass that a pattern loses, by the keys that it admits, on a real"
-        " text and on noise; and by its kernel's time, with the frontier drawn and what another point"
-        f" dominates in grey. No kernel serves {', '.join(untimed)}, or the controls.",
+        " text and on noise; below, mass and error by its kernel's time, with the frontier drawn and"
+        " what another point dominates in grey. No kernel serves"
+        f" {', '.join(untimed)}, or the controls: they have no time.",
     )  # fmt: skip
 
 
@@ -104,7 +112,8 @@ def _by_layer(real: pd.DataFrame, table: pd.DataFrame, footer: str) -> Picture:
             own = real[real["layer"] == layer].groupby(["pattern", "budget"], sort=False)["recall"]
             rows = own.median().to_frame().join(time).reset_index()
             dense = table[table["pattern"] == "dense"][["pattern", "budget", "recall", "time_ns"]]
-            _frontier(at, pd.concat([rows, dense], ignore_index=True))
+            rows = pd.concat([rows, dense], ignore_index=True)
+            _frontier(at, rows, 1 - rows["recall"])
             at.set_title(f"layer {layer}")
         for at in axes[:, 0]:
             at.set_ylabel("lost mass")
@@ -135,9 +144,7 @@ def _by_head(real: pd.DataFrame, footer: str) -> Picture:
         present = [n for n in MARKS if n in set(rows["pattern"])]
         handles = [style.handle(n, MARKS[n], marker="") for n in present]
         style.finish(figure, footer, handles)
-    return Picture(
-        "heads", figure, "Recall by head: half of them are served by a window, half not."
-    )
+    return Picture("heads", figure, "Recall by head: the spread that medians hide.")
 
 
 def _pooled(values: np.ndarray) -> np.ndarray:
@@ -146,18 +153,19 @@ def _pooled(values: np.ndarray) -> np.ndarray:
 
 
 def _masks(layers: Sequence[Any], real: pd.DataFrame) -> Picture:
-    """The head whose recall by a local window is the median's, under each pattern."""
-    n = layers[0].q.shape[2]
-    first = real[(real["budget"] == SHOWN) & (real["pattern"] == "local")].iloc[: len(layers) * 12]
-    chosen = first.iloc[(first["recall"] - first["recall"].median()).abs().argmin()]
-    layer, head = int(chosen["layer"]), int(chosen["head"])
+    """The head nearest to the median one, by a window with sinks and without, under each."""
+    n, heads = layers[0].q.shape[2], len(layers) * layers[0].q.shape[1]
+    both = real[(real["budget"] == SHOWN) & real["pattern"].isin(["local", "sinks + local"])]
+    off = (both["recall"] - both.groupby("pattern")["recall"].transform("median")).abs()
+    off = off.groupby([both["layer"], both["head"]], sort=False).max().iloc[:heads]
+    layer, head = off.index[int(off.argmin())]
     one = layers[layer]
     weights = tensors.reader("minilm").attention_weights(one.q[0, head], one.k[0, head])
     patterns = {name: p.admitted for name, p in sparsity.at_budget(n, SHOWN).items()}
     patterns["best keys"] = sparsity.best_keys(weights, SHOWN)
     with style.rc(style.WIDE_IN):
         figure, axes = style.canvas(style.WIDE_IN, 2, -(-len(patterns) // 2), 1.75)
-        norm = PowerNorm(0.4, 0, 1)
+        norm = PowerNorm(0.5, 0, np.quantile(_pooled(weights), 0.995))
         for at, (name, admitted) in zip(axes.flat, patterns.items()):
             # Both maps cover the panel: a cell shows the larger of what it keeps and what it loses.
             keeps, loses = _pooled(weights * admitted), _pooled(weights * ~admitted)
@@ -176,7 +184,7 @@ def _masks(layers: Sequence[Any], real: pd.DataFrame) -> Picture:
         footer = (
             f"MiniLM, layer {layer}, head {head}; queries down, keys across, {n} tokens; colour:"
         )
-        style.finish(figure, f"{footer} the largest weight of {_COARSE} x {_COARSE}, power .4")
+        style.finish(figure, f"{footer} the largest weight of {_COARSE} x {_COARSE}, square root")
     return Picture(
         "masks", figure, f"Patterns of {SHOWN} keys a row over a real head, and the mass that each"
         " keeps: blue is kept, orange lost.",
