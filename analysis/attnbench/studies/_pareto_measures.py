@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ def admitted(name: str, pattern: Pattern | None, weights: Array, keys: int) -> A
     return sparsity.control(name, weights, keys) if pattern is None else pattern.admitted
 
 
-def contestants(budget: int) -> dict[str, Pattern | None]:
+def contestants(budget: int, n: int = N) -> dict[str, Pattern | None]:
     """The patterns of a budget, and the controls as None."""
-    return {**sparsity.at_budget(N, budget), **dict.fromkeys(CONTROLS)}
+    return {**sparsity.at_budget(n, budget), **dict.fromkeys(CONTROLS)}
 
 
-def measure(layers: Iterable[Any], budgets: Iterable[int]) -> pd.DataFrame:
+def measure(layers: Sequence[Any], budgets: Iterable[int]) -> pd.DataFrame:
     """One row a head, budget and pattern: ``layer``, ``head``, ``keys`` and what was kept."""
-    made = {budget: contestants(budget) for budget in budgets}
+    made = {budget: contestants(budget, layers[0].q.shape[2]) for budget in budgets}
     rows = []
     for number, layer in enumerate(layers):
         weights, v = dense(layer)
@@ -81,6 +82,24 @@ def measure(layers: Iterable[Any], budgets: Iterable[int]) -> pd.DataFrame:
                     layer=number, head=frame.index, budget=budget, pattern=name,
                     keys=budget if pattern is None else pattern.keys,
                 ))  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
+
+
+def quartiles(frame: pd.DataFrame) -> pd.DataFrame:
+    """Recall over heads, a row a pattern: ``low``, ``recall`` (the median), ``high``."""
+    recall = frame.groupby("pattern", sort=False)["recall"]
+    table = recall.quantile([0.25, 0.5, 0.75]).unstack().reset_index()
+    return table.set_axis(["pattern", "low", "recall", "high"], axis=1)
+
+
+def lengths(ids: list[int], sizes: Iterable[int], share: int) -> pd.DataFrame:
+    """Quartiles on the text's first tokens, ``n`` of them with the marks, under patterns of
+    n / share keys a row."""
+    model = tensors.load_model("minilm")
+    rows = []
+    for n in sizes:
+        layers = list(model.forward([*ids[: n - 1], ids[-1]]))[:-1]
+        rows.append(quartiles(measure(layers, (n // share,))).assign(n=n))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -158,15 +177,19 @@ def experiment(patterns: Iterable[Pattern], seconds: float) -> str:
 def times(folder: Path, patterns: list[Pattern], seconds: float) -> dict[tuple[Any, ...], float]:
     """Nanoseconds of a layer's attention (12 heads) by mask, measured if the folder lacks it; dense
     attention is the mask without fields. Raises ValueError where the sweep fails."""
-    output, text = folder / "run", experiment(patterns, seconds)
-    file = folder / "masks.toml"
-    if not (output / "records.jsonl").exists() or not file.exists() or file.read_text() != text:
+    text = experiment(patterns, seconds)
+    name = hashlib.sha256(text.encode()).hexdigest()[:8]  # a quick look has other masks
+    output, file = folder / f"run-{name}", folder / f"masks-{name}.toml"
+    if not (output / "done").exists():
         file.write_text(text)
-        command = [str(cli.harness()), "sweep", str(file), "-o", str(output)]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        begun = (output / "run.json").exists()
+        given = ["--resume", str(output)] if begun else [str(file), "-o", str(output)]
+        done = subprocess.run([str(cli.harness()), "sweep", *given], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True)  # fmt: skip
         if done.returncode != 0:
             last = (done.stderr.strip() or "no reason given").splitlines()[-1]
             raise ValueError(f"the sweep of {file.name} failed: {last}")
+        (output / "done").write_text("")
     summary = records.summarise(records.load(output))
     found = {}
     for _, row in summary[summary["status"] == "ok"].iterrows():

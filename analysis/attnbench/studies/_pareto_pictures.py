@@ -36,10 +36,11 @@ MARKS = {
 
 
 def draw(
-    real: pd.DataFrame, table: pd.DataFrame, blank: pd.DataFrame, layers: Sequence[Any], count: int
-) -> list[Picture]:
+    real: pd.DataFrame, table: pd.DataFrame, blank: pd.DataFrame, grown: pd.DataFrame,
+    layers: Sequence[Any], count: int,
+) -> list[Picture]:  # fmt: skip
     """All figures. ``real``: a row a head; ``table``, ``blank``: medians on the text and on noise;
-    ``layers``: of ``count`` passages, one after the other."""
+    ``grown``: by length; ``layers``: of ``count`` passages, one after the other."""
     footer = f"MiniLM, {layers[0].q.shape[2]} tokens, {len(layers) * layers[0].q.shape[1]} heads"
     footer += f" ({count} passages)" if count > 1 else ""
     depth = len(layers) // count
@@ -48,6 +49,7 @@ def draw(
         _overview(table, blank, footer),
         _by_layer(real, table, footer),
         _by_head(real, footer),
+        _by_length(grown, depth * layers[0].q.shape[1]),
         _masks(layers[:depth], real),
     ]
 
@@ -145,6 +147,23 @@ def _by_head(real: pd.DataFrame, footer: str) -> Picture:
         handles = [style.handle(n, MARKS[n], marker="") for n in present]
         style.finish(figure, footer, handles)
     return Picture("heads", figure, "Recall by head: the spread that medians hide.")
+
+
+def _by_length(grown: pd.DataFrame, heads: int) -> Picture:
+    with style.rc(style.COLUMN_IN):
+        figure, axes = style.canvas(style.COLUMN_IN, panel_in=2.3)
+        at = axes[0, 0]
+        for name, own in grown.groupby("pattern", sort=False):
+            mark = MARKS[name]
+            at.plot(own["n"], 1 - own["recall"], color=mark.color, marker=mark.marker, ls=mark.dash)
+        style.log_sizes(at, grown["n"], "tokens n")
+        at.set_ylim(-0.03, 1)
+        at.set_ylabel("lost mass")
+        present = _handles(list(grown["pattern"].unique()))
+        style.finish(figure, f"MiniLM, the first n tokens, medians over {heads} heads", present)
+    return Picture(
+        "length", figure, "Lost mass against the text's length, at one key in eight throughout.",
+    )  # fmt: skip
 
 
 def _pooled(values: np.ndarray) -> np.ndarray:

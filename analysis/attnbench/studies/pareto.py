@@ -27,9 +27,11 @@ from attnbench.studies._pareto_measures import (
     cosine,
     gaussian,
     known,
+    lengths,
     measure,
     passages,
     points,
+    quartiles,
     shapes,
     times,
     whole_model,
@@ -38,6 +40,7 @@ from attnbench.tables import Table
 
 TEXT = ROOT / "experiments" / "text" / "library.txt"
 BUDGETS, SHOWN = (16, 32, 64, 128, 256), 64  # keys a row; that of the tables and heads
+LENGTHS, SHARE = (64, 128, 256), N // SHOWN  # shorter texts, of one key in so many
 WHOLE = (16, 64, 256)  # with which the whole model runs
 CLOSE = 0.05  # to what was measured beforehand
 CLEAR = 0.05  # a difference in recall that counts
@@ -46,6 +49,8 @@ CHANCE = 0.02  # what a recall may differ from the share of admitted keys, and b
 
 def run(folder: Path, quick: bool) -> Finding:
     budgets = (32, SHOWN, 128) if quick else BUDGETS
+    patterns = [p for b in budgets for p in sparsity.at_budget(N, b).values()]
+    cost = times(folder, patterns, 12 if quick else 40)
     model = tensors.load_model("minilm")
     texts = passages(TEXT.read_text(encoding="utf-8"), 2)
     *first, own = model.forward(texts[0])
@@ -57,15 +62,17 @@ def run(folder: Path, quick: bool) -> Finding:
     noise_layers = gaussian(1)
     noise = measure(noise_layers, budgets)
     before = known(layers)
-    patterns = [p for b in budgets for p in sparsity.at_budget(N, b).values()]
-    cost = times(folder, patterns, 12 if quick else 40)
     table, blank = points(real, cost), points(noise, cost)
     swapped = whole_model(texts[0], (SHOWN,) if quick else WHOLE)
+    passage = real[(real["layer"] < len(first)) & (real["budget"] == SHOWN)]
+    grown = pd.concat([lengths(texts[0], LENGTHS, SHARE), quartiles(passage).assign(n=N)])
     at = table[table["budget"] == SHOWN].set_index("pattern")
     flat = blank[blank["budget"] == SHOWN].set_index("pattern")
     cosines = swapped[swapped["budget"] == SHOWN].set_index("pattern")
     found = _claims(real, before, table, at, flat, blank, cosines)
-    text = _text(real, noise, at, flat, blank, cosines, known(noise_layers)[BEST], before, other)
+    text = _text(
+        real, noise, at, flat, blank, cosines, known(noise_layers)[BEST], before, other, grown
+    )
     shape, noise_shape = (
         {k: np.round(np.median(np.concatenate(v), 0), 3) for k, v in shapes(one).items()}
         for one in (layers, noise_layers)
@@ -78,13 +85,14 @@ def run(folder: Path, quick: bool) -> Finding:
                           for k, p in sparsity.at_budget(N, b).items()} for b in budgets},
         "medians": table.to_dict("records"), "medians_gaussian": blank.to_dict("records"),
         "whole_model": swapped.to_dict("records"), "whole_model_another_passage": other,
+        "by_length": grown.to_dict("records"),
         "by_head": {
             f"{name}, {budget} keys": {m: group[m].round(4) for m in sparsity.Kept._fields}
             for (name, budget), group in real.groupby(["pattern", "budget"], sort=False)
         },
     }  # fmt: skip
     return Finding(
-        text, found, numbers, _pareto_pictures.draw(real, table, blank, layers, count),
+        text, found, numbers, _pareto_pictures.draw(real, table, blank, grown, layers, count),
         [_table(at, flat, cosines)],
     )  # fmt: skip
 
@@ -127,7 +135,7 @@ def _claims(
         Claim(
             "columns help by key 0, which is a sink, and not by being columns",
             f"key 0 among them is worth {key0.median():+.2f}; without it columns are worth"
-            f" {columns.median():+.2f} against a window of as many keys",
+            f" {columns.median():+.3f} against a window of as many keys",
             bool(key0.median() >= CLEAR and columns.median() < CLEAR),
         ),
         Claim(
@@ -181,6 +189,7 @@ def winners(heads: pd.DataFrame) -> dict[str, float]:
 def _text(
     real: pd.DataFrame, noise: pd.DataFrame, at: pd.DataFrame, flat: pd.DataFrame, blank: pd.DataFrame,
     cosines: pd.DataFrame, blind_best: float, before: dict[str, float], other: float,
+    grown: pd.DataFrame,
 ) -> list[str]:  # fmt: skip
     recall, blind = at["recall"], flat["recall"]
     heads, blind_heads = recalls(real, SHOWN), recalls(noise, SHOWN)
@@ -188,7 +197,7 @@ def _text(
     best = ", ".join(f"{name} {share:.0%}" for name, share in winners(heads).items())
 
     def worth(a: str, b: str) -> str:
-        values = [float((h[a] - h[b]).median()) for h in (blind_heads, heads)]
+        values = [round(float((h[a] - h[b]).median()), 3) + 0.0 for h in (blind_heads, heads)]
         return f"{values[0]:+.3f} (here {values[1]:+.2f})"
 
     dense = blank["time_ns"].iloc[-1]
@@ -209,6 +218,13 @@ def _text(
         f" {flat['error']['local']:.1f} times its own size off (here {at['error']['local']:.1f}), and"
         f" that it does not matter which pattern one takes: their recalls lie within"
         f" {np.ptp(blind[fixed]):.3f} of each other (here {np.ptp(recall[fixed]):.2f}).",
+        f"At one key in {SHARE} and {', '.join(map(str, (*LENGTHS, N)))} tokens the median loss is "
+        + "; ".join(
+            f"{name} "
+            + ", ".join(f"{1 - r:.2f}" for r in grown.loc[grown["pattern"] == name, "recall"])
+            for name in ("local", "sinks + local", "best keys")
+        )
+        + ".",
         f"A layer of {HEADS} heads takes {dense / 1e6:.2f} ms dense; a pair of query and key costs "
         + ", ".join(f"{name} {value:.2f}" for name, value in pair.items())
         + f" times what it costs there. No fast kernel here serves {', '.join(untimed)}: their"
