@@ -224,6 +224,7 @@ def latex(run: Run, drawn: Sequence[str]) -> str:
         r"\maketitle",
     ]
     captions = {
+        "machines": "The machines, and the roofs measured on each.",
         "summary": "The largest measured size of each series.",
         "peers": "Against peers, problem by problem.",
         "exponents": "Fitted growth of time and memory.",

@@ -253,7 +253,7 @@ def _fit_summary(
     for key, group in asked[asked["status"] == "ok"].groupby(by, sort=False):
         cases = group.drop_duplicates(over).sort_values(over)
         own = values.merge(cases[["source", "case", over]], on=["source", "case"])
-        row = dict(zip(by, key, strict=True)) | {"kernel": group["kernel"].iloc[0]}
+        row = dict(zip(by, key, strict=True)) | group.iloc[0][["kernel", "source"]].to_dict()
         row |= _describe(own, over, column, resamples, seed)
         fits.append(row.pop("fit"))
         rows.append(row)

@@ -90,6 +90,8 @@ def render(run: Run, folder: Path, drawn: dict[str, tuple[str, str]], links: Lin
             f"{len(run.summary)} cases</summary>{everything}</details>"
         )
     everything += "".join(f"<p class=note>{_e(n)}</p>" for n in quality.notes(run.records))
+    if named["machines"].rows:
+        sections.append(("machines", "Machines", _table(named["machines"])))
     sections.append(("results", "Results", everything + _links("tables/results", links.tables)))
     if named["peers"].rows:
         sections.append(("peers", "Against peers", _table(named["peers"])))

@@ -82,10 +82,10 @@ def load(source: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     messages: list[str] = []
     for one in sources:
         path = _records_file(Path(one))
-        sources, found = _by_machine(path.parent, messages)
+        part_of, found = _by_machine(path.parent, messages)
         for record in _read_lines(path, messages):
             row = _flatten(record)
-            row["source"] = sources.get(record.get("part"), str(path.parent))
+            row["source"] = part_of.get(record.get("part"), str(path.parent))
             rows.append(row)
         environments |= found
     if not rows:

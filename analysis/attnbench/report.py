@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from attnbench import fit, machine, quality, records, scaling, tables
+from attnbench import fit, machine, quality, records, scaling, tables, variants
 from attnbench.format import bytes_text, text_table
 
 WIDTH = 100  # columns of the terminal tables
@@ -57,6 +57,7 @@ class Run:
     def tables(self) -> dict[str, tables.Table]:
         """What tables/ holds, by the stem of its files."""
         return {
+            "machines": tables.machine_table(self.summary),
             "summary": tables.results(tables.digest(self.summary)),
             "results": tables.results(self.summary),
             "exponents": tables.exponents(self.time, self.memory),
@@ -121,6 +122,8 @@ def fit_notes(run: Run) -> list[str]:
 def terminal(run: Run, every_case: bool = False) -> str:
     """All that the terminal shows, at most WIDTH columns wide."""
     parts = [headline(run)]
+    if run.tables["machines"].rows:
+        parts.append(_text(run.tables["machines"]))
     shown = run.summary[run.summary["status"] == "ok"]
     note = ""
     if len(shown) > DIGEST_ABOVE and not every_case:
@@ -277,6 +280,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         run = read(args.runs)
         labels = list(dict.fromkeys(run.summary["label"]))
+        labels += sorted(set(variants.by_machine(run.summary)[0]["label"]) - set(labels))
         if args.baseline and args.baseline not in labels:
             raise ValueError(
                 f"--baseline: no variant '{args.baseline}'; there are: {'; '.join(labels)}"

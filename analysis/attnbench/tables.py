@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from attnbench import fit, peers
-from attnbench.figures import _gaps
+from attnbench import fit, machine, peers, variants
+from attnbench.figures import _gaps, _roofline
 from attnbench.format import (
     bytes_text,
     error_text,
@@ -113,7 +113,7 @@ def crossings(time: pd.DataFrame, fits: list[fit.Fit | None]) -> Table:
     rows = []
     for i, (_, first) in enumerate(time.iterrows()):
         for j, (_, second) in enumerate(time.iterrows()):
-            same = i < j and all(first[c] == second[c] for c in by[1:])
+            same = i < j and all(first[c] == second[c] for c in [*by[1:], "source"])
             a, b = fits[i], fits[j]
             if not same or a is None or b is None:
                 continue
@@ -166,10 +166,30 @@ def peer_table(records: pd.DataFrame, summary: pd.DataFrame) -> Table:
     return Table(header, rows)
 
 
+def machine_table(summary: pd.DataFrame) -> Table:
+    """The machines of a report and their measured roofs; no rows where there is one."""
+    frame, machines = variants.by_machine(summary)
+    if not machines:
+        return Table([], [])
+    rows = []
+    for name, own in frame.groupby("machine", sort=False):
+        environments = [summary.attrs["environments"][s] for s in own["source"].unique()]
+        parts = [part for e in environments for part in machine.each_part(e)]
+        peaks = own.groupby(["dtype", "threads"])["ceiling_gflops"].median().dropna()
+        roofs = [f"{dtype}, {n} thread{'s' * (n > 1)}: {p:.0f}" for (dtype, n), p in peaks.items()]
+        memory = [_roofline.bandwidths(e, int(own["threads"].min())) for e in environments]
+        gbps = ", ".join(f"{m['DRAM']:.3g}" for m in memory if "DRAM" in m)
+        rows.append([str(name), machine.cpu(parts[0]), str(machine.cpus(parts[0]) or ""),
+                     str(len(parts)), f"{(own['status'] == 'ok').sum()} of {len(own)}",
+                     "; ".join(roofs), gbps])  # fmt: skip
+    header = ["machine", "processor", "CPUs", "runs", "measured", "peak GFLOP/s", "DRAM GB/s"]
+    return Table(header, rows)
+
+
 def facts(summary: pd.DataFrame) -> dict[str, Any]:
     """Counts for a headline: cases, measured, by status."""
     return {"cases": len(summary), **summary["status"].value_counts().to_dict()}
 
 
-__all__ = ["Table", "crossings", "digest", "exponents", "facts", "gap_table", "peer_table",
-           "results", "size_columns"]  # fmt: skip
+__all__ = ["Table", "crossings", "digest", "exponents", "facts", "gap_table",
+           "machine_table", "peer_table", "results", "size_columns"]  # fmt: skip

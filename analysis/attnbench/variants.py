@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from attnbench import machine
+
 # The axes of a sweep, in the order in which a growth is looked for along them.
 GROWTH = ("keys", "queries", "head_dim", "v_dim", "d_model", "heads", "kv_heads", "batch")
 # Where real inputs come from: axes too, but nothing grows along them.
@@ -74,9 +76,36 @@ def labels(frame: pd.DataFrame) -> pd.Series:
         if text:
             parts[i] += f" ({text})"
     if "source" in frame and frame["source"].nunique() > 1:
-        short = short_sources(frame["source"].unique())
-        parts = parts + " · " + frame["source"].map(short).to_numpy(object)
+        parts = parts + " · " + frame["source"].map(source_names(frame)).to_numpy(object)
     return pd.Series(parts, index=frame.index, name="label")
+
+
+def source_names(frame: pd.DataFrame) -> dict[str, str]:
+    """What each source of a frame is called: its machine where that tells them apart, else the end
+    of its path."""
+    sources = list(frame["source"].unique())
+    machines = _machines(frame)
+    return machines if len(set(machines.values())) == len(sources) else short_sources(sources)
+
+
+def _machines(frame: pd.DataFrame) -> dict[str, str]:
+    known = frame.attrs.get("environments", {})
+    return {s: machine.name(known.get(s, {})) for s in frame["source"].unique()}
+
+
+def by_machine(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """A frame with labels, made ready for panels of one machine each: with a column `machine`, the
+    name of which is returned, and labels that do not repeat it. As it is where there is one."""
+    machines = _machines(frame)
+    if len(set(machines.values())) < 2:
+        return frame, []
+    names = source_names(frame)
+    alone = {s for s, m in machines.items() if list(machines.values()).count(m) == 1}
+    labels = [
+        label.removesuffix(f" · {names[source]}") if source in alone else label
+        for label, source in zip(frame["label"], frame["source"], strict=True)
+    ]
+    return frame.assign(machine=frame["source"].map(machines), label=labels), ["machine"]
 
 
 def short_sources(sources: Any) -> dict[str, str]:

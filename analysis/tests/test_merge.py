@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from synthetic_runs import ENVIRONMENT, SIZES, sweep, write_run
 
-from attnbench import cli, merge, places, records
+from attnbench import cli, figures, merge, places, records, report
 
 OTHER = ENVIRONMENT | {"machine": "other-8c", "cpu": {"model": "Other CPU", "allowed": [0] * 8}}
 TINY = """
@@ -82,6 +82,39 @@ def test_every_environment_is_kept_whole(tmp_path: Path) -> None:
     assert {Path(source).name for source in frame["source"]} == {"example-2c", "other-8c"}
     for source, environment in frame.attrs["environments"].items():
         assert environment["machine"] == Path(source).name and len(environment["parts"]) == 2
+
+
+def test_a_report_of_two_machines_sets_each_beside_the_other(tmp_path: Path) -> None:
+    def roofs(gbps: float) -> dict[str, Any]:
+        return {"ceilings": {"rows": [{"threads": 1, "read_gbps": {"DRAM": gbps}}]}}
+
+    folders = parts(tmp_path / "a", 2, ENVIRONMENT | roofs(20), rounds=2)
+    folders += parts(tmp_path / "b", 1, OTHER | roofs(80), rounds=2, ceiling_gflops=250.0,
+                     slower=lambda kernel, n: 0.5 if kernel == "flash" else 1.0)  # fmt: skip
+    merge.merge(folders, tmp_path / "out")
+    run = report.read([str(tmp_path / "out")])
+    shown = [list(row) for row in run.tables["machines"].rows]
+    assert [row[0] for row in shown] == ["example-2c", "other-8c"]
+    assert [row[3:] for row in shown] == [
+        ["2", "20 of 20", "f32, 1 thread: 100", "20"],
+        ["1", "20 of 20", "f32, 1 thread: 250", "80"],
+    ]
+    machines = {"example-2c", "other-8c"}
+    for name in ("time", "memory", "roofline", "speedup"):
+        drawing = figures.draw(name, run.records, run.summary)
+        assert drawing is not None and set(drawing.data["machine"]) == machines
+        titles = [axes.get_title(loc="left") for axes in drawing.figure.axes]
+        assert all(any(title.startswith(m) for title in titles) for m in machines), titles
+        assert "flash" in set(drawing.data["label"])  # the panel says which machine
+    flash = drawing.data[drawing.data["label"] == "flash"].set_index("machine")["speedup"]
+    assert flash["other-8c"] / flash["example-2c"] == pytest.approx(
+        2, rel=0.1
+    )  # over its own naive
+    crossed = run.tables["crossings"].rows
+    assert crossed and all(a.split("·")[1] == b.split("·")[1] for a, b, *_ in crossed)
+    merge.merge(folders[:2], tmp_path / "alone")
+    alone = report.read([str(tmp_path / "alone")])
+    assert not alone.tables["machines"].rows
 
 
 def test_a_merged_run_can_be_merged_again(tmp_path: Path) -> None:

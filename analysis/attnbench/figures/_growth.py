@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attnbench import fit
+from attnbench import fit, variants
 from attnbench.figures import style
 
 FEWEST_SIZES = 3
@@ -59,14 +59,19 @@ def _growth(
         tuple(row[c] for c in by): f for (_, row), f in zip(table.iterrows(), fits, strict=True)
     }
     data = _with_predictions(shown, quantity, over, by, value, predicted, known)
-    keys = style.facet_keys(shown, facets)
+    data, machines = variants.by_machine(data)
+    if machines:
+        plain = dict(zip(summary["label"], variants.by_machine(summary)[0]["label"], strict=True))
+        table = table.assign(label=table["label"].map(plain))
+    facets = machines + facets
+    keys = style.facet_keys(data, facets)
     across = min(len(keys), 3 if width_in > 5 else 1)
     down = -(-len(keys) // across)
     figure, axes = style.canvas(
         width_in, 2 * down, across, 1.65 if width_in > 5 else 1.35,
         gridspec_kw={"height_ratios": [2.6, 1] * down},
     )  # fmt: skip
-    marks = style.marks(summary)
+    marks = style.marks(variants.by_machine(summary)[0])
     kinds: set[str] = set()
     limits = _limits(data)
     for i, key in enumerate(keys):
@@ -96,7 +101,7 @@ def _growth(
     named = _with_exponents(table, over)
     handles = [style.handle(named.get(label, label), marks[label]) for label in drawn]
     handles += style.gap_handles(kinds)
-    columns = [*by, over, "status", "reason", "value", "low", "high", "drawn_as"]
+    columns = [*machines, *by, over, "status", "reason", "value", "low", "high", "drawn_as"]
     unit = "_ns" if quantity == "time" else "_bytes"
     points = data[columns].rename(columns={c: c + unit for c in ("value", "low", "high")})
     return style.Drawing(style.finish(figure, summary, handles), points)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attnbench import fit
+from attnbench import fit, variants
 from attnbench.figures import style
 from attnbench.format import significant
 from attnbench.variants import mask_label
@@ -71,12 +71,19 @@ def speedup(
     records: pd.DataFrame, summary: pd.DataFrame, width_in: float, baseline: str | None = None
 ) -> style.Drawing | None:
     """Speed-up over `baseline` (a label; see choose_baseline)."""
-    baseline = baseline or choose_baseline(summary)
-    if baseline is None or summary["label"].nunique() < 2:
+    plain, machines = variants.by_machine(summary)
+    if baseline:
+        baseline = dict(zip(summary["label"], plain["label"], strict=True)).get(baseline, baseline)
+    else:
+        baseline = choose_baseline(plain)
+    if baseline is None or plain["label"].nunique() < 2:
         return None
-    data = ratios(summary, baseline)
+    summary = plain
+    # A ratio is of one machine: each has the baseline of its own.
+    sides = [own for _, own in summary.groupby(machines)] if machines else [summary]
+    data = pd.concat([ratios(own, baseline) for own in sides], ignore_index=True)
     over = fit.growth_axis(summary)
-    facets = [c for c in fit.series_columns(summary, over) if c != "label"]
+    facets = machines + [c for c in fit.series_columns(summary, over) if c != "label"]
     if data.empty:
         return None
     data = data[data[over] == data[over].max()] if not facets else data[

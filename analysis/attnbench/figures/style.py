@@ -283,7 +283,11 @@ def facet_title(columns: list[str], key: tuple[Any, ...]) -> str:
         "input_head": "head",
     }
     return ", ".join(
-        f"{names.get(c, c)} = {v:g}" if isinstance(v, float) else f"{names.get(c, c)} = {v}"
+        str(v)
+        if c == "machine"
+        else f"{names.get(c, c)} = {v:g}"
+        if isinstance(v, float)
+        else f"{names.get(c, c)} = {v}"
         for c, v in zip(columns, key, strict=True)
     )
 
