@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -149,8 +150,18 @@ def _sweep(path: Path, arguments: list[str]) -> int:
     run = run or (known.resume if known else None)
     if not report or run is None or not (Path(run) / "records.jsonl").is_file():
         return status
+    if _is_a_shard(Path(run)):
+        print("One shard of a sweep: attnbench merge joins it with the others, for a report.")
+        return status
     reported = _python("report", [run])
     return status or reported
+
+
+def _is_a_shard(run: Path) -> bool:
+    try:
+        return json.loads((run / "run.json").read_text())["shard"][1] > 1
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return False
 
 
 def _run_native(command: list[str]) -> tuple[int, str | None]:
