@@ -73,26 +73,69 @@ std::vector<std::size_t> RoundOrder(const std::vector<Planned>& cases, int round
   return order;
 }
 
-std::vector<Case> Shard(const std::vector<Planned>& cases, int index, int count) {
-  std::vector<std::vector<std::size_t>> groups = ByProblem(cases);
-  const auto weight = [&](const std::vector<std::size_t>& group) {
-    double work = 0;
-    for (const std::size_t i : group) work += 1e8 + cases[i].work;  // 1e8: starting the child
-    return work;
-  };
-  // Largest first, each to the shard that has least so far; ties by hash, so that the order of the
-  // file does not matter.
-  std::sort(groups.begin(), groups.end(), [&](const auto& a, const auto& b) {
-    const double wa = weight(a), wb = weight(b);
-    return wa != wb ? wa > wb : cases[a[0]].problem < cases[b[0]].problem;
-  });
-  std::vector<double> load(static_cast<std::size_t>(count), 0);
-  std::vector<std::size_t> mine;
-  for (const auto& group : groups) {
-    const auto least = std::min_element(load.begin(), load.end());
-    *least += weight(group);
-    if (least - load.begin() == index - 1) mine.insert(mine.end(), group.begin(), group.end());
+namespace {
+
+constexpr double kStart = 1e8;           // starting a child, in units of work
+constexpr double kUnevenness = 1.1;      // of the heaviest shard, over the least that is possible
+using Group = std::vector<std::size_t>;  // cases of one shard, by index
+
+double Weight(const std::vector<Planned>& cases, const Group& group) {
+  double work = 0;
+  for (const std::size_t i : group) work += kStart + cases[i].work;
+  return work;
+}
+
+// Which shard each group goes to: heaviest first, each to the shard that has least so far.
+std::vector<std::size_t> Deal(const std::vector<double>& weights, std::vector<double>* loads) {
+  std::vector<std::size_t> shard_of;
+  std::fill(loads->begin(), loads->end(), 0.0);
+  for (const double weight : weights) {
+    const auto least = std::min_element(loads->begin(), loads->end());
+    *least += weight;
+    shard_of.push_back(static_cast<std::size_t>(least - loads->begin()));
   }
+  return shard_of;
+}
+
+}  // namespace
+
+std::vector<Case> Shard(const std::vector<Planned>& cases, int index, int count,
+                        bool whole_problems) {
+  std::vector<Group> groups = ByProblem(cases);
+  double total = 0, heaviest_case = 0;
+  for (Group& group : groups)  // by hash, here and in ties: the order of the file does not matter
+    std::sort(group.begin(), group.end(),
+              [&](std::size_t a, std::size_t b) { return cases[a].hash < cases[b].hash; });
+  const auto heavier = [&](const Group& a, const Group& b) {
+    const double wa = Weight(cases, a), wb = Weight(cases, b);
+    return wa != wb ? wa > wb : cases[a[0]].hash < cases[b[0]].hash;
+  };
+  std::sort(groups.begin(), groups.end(), heavier);
+  for (const Group& group : groups) {
+    total += Weight(cases, group);
+    for (const std::size_t i : group) heaviest_case = std::max(heaviest_case, Weight(cases, {i}));
+  }
+  const double bound = kUnevenness * std::max(total / count, heaviest_case);
+  std::vector<double> loads(static_cast<std::size_t>(count));
+  std::vector<std::size_t> shard_of;
+  for (;;) {
+    std::vector<double> weights;
+    for (const Group& group : groups) weights.push_back(Weight(cases, group));
+    shard_of = Deal(weights, &loads);
+    const auto joint = std::find_if(groups.begin(), groups.end(),
+                                    [](const Group& group) { return group.size() > 1; });
+    if (whole_problems || joint == groups.end() ||
+        *std::max_element(loads.begin(), loads.end()) <= bound)
+      break;
+    const Group parted = *joint;  // the heaviest problem that is still whole
+    groups.erase(joint);
+    for (const std::size_t i : parted) groups.push_back({i});
+    std::sort(groups.begin(), groups.end(), heavier);
+  }
+  std::vector<std::size_t> mine;
+  for (std::size_t g = 0; g < groups.size(); ++g)
+    if (shard_of[g] == static_cast<std::size_t>(index - 1))
+      mine.insert(mine.end(), groups[g].begin(), groups[g].end());
   std::sort(mine.begin(), mine.end());
   std::vector<Case> shard;
   for (const std::size_t i : mine) shard.push_back(cases[i].c);

@@ -24,9 +24,12 @@ struct Planned {
 std::vector<std::size_t> RoundOrder(const std::vector<Planned>& cases, int round,
                                     std::uint64_t seed, bool by_problem);
 
-// Shard `index` (from 1) of `count`: balanced by work, the same on every machine; the cases of one
-// problem stay together, because ratios are taken within it.
-std::vector<Case> Shard(const std::vector<Planned>& cases, int index, int count);
+// Shard `index` (from 1) of `count`, the same on every machine: the heaviest has at most a tenth
+// more work than an even share, or than the heaviest case, which no partition can undercut. The
+// cases of a problem, within which ratios are taken, stay together as far as that allows: the
+// heaviest problems are parted first, and with whole_problems none.
+std::vector<Case> Shard(const std::vector<Planned>& cases, int index, int count,
+                        bool whole_problems);
 
 // Visits that are still to come: a case's first (with its check and its memory pass) and the later.
 struct Visits {

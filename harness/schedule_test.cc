@@ -9,6 +9,7 @@
 
 #include "harness/guards.h"
 #include "harness/predict.h"
+#include "harness/sweep_plan.h"
 
 namespace attnbench {
 namespace {
@@ -70,19 +71,61 @@ TEST(Schedule, ByProblemKeepsTheKernelsOfAProblemTogether) {
   }
 }
 
-TEST(Schedule, ShardsPartTheCasesAndBalanceTheWork) {
+TEST(Schedule, ShardsPartTheCasesWhateverTheirOrder) {
   const auto cases = Cases();
   std::multiset<std::string> all;
   for (int i = 1; i <= 3; ++i)
-    for (const Case& c : Shard(cases, i, 3)) all.insert(Hash(c));
+    for (const Case& c : Shard(cases, i, 3, false)) all.insert(Hash(c));
   EXPECT_EQ(all.size(), cases.size());
   for (const Planned& planned : cases) EXPECT_EQ(all.count(planned.hash), 1u);
   auto shuffled = cases;
   std::reverse(shuffled.begin(), shuffled.end());
   std::set<std::string> a, b;
-  for (const Case& c : Shard(cases, 2, 3)) a.insert(Hash(c));
-  for (const Case& c : Shard(shuffled, 2, 3)) b.insert(Hash(c));
+  for (const Case& c : Shard(cases, 2, 3, false)) a.insert(Hash(c));
+  for (const Case& c : Shard(shuffled, 2, 3, false)) b.insert(Hash(c));
   EXPECT_EQ(a, b) << "the order of the file does not matter";
+}
+
+TEST(Schedule, ShardsOfTheScalingSweepAreAsEvenAsItsHeaviestCaseAllows) {
+  SweepRequest request;
+  request.experiment = "experiments/scaling.toml";
+  const std::vector<Planned> cases = MakePlan(request).cases;
+  std::map<std::string, double> work;
+  double total = 0, heaviest = 0;
+  for (const Planned& planned : cases) {
+    work[planned.hash] = planned.work;
+    total += planned.work;
+    heaviest = std::max(heaviest, planned.work);
+  }
+  for (int count = 1; count <= 64; ++count) {
+    std::set<std::string> all;
+    double most = 0;
+    for (int i = 1; i <= count; ++i) {
+      double load = 0;
+      for (const Case& c : Shard(cases, i, count, false)) {
+        EXPECT_TRUE(all.insert(Hash(c)).second);
+        load += work.at(Hash(c));
+      }
+      most = std::max(most, load);
+    }
+    EXPECT_EQ(all.size(), cases.size());
+    EXPECT_LE(most, 1.1 * std::max(total / count, heaviest)) << count << " shards";
+  }
+}
+
+TEST(Schedule, ShardsKeepProblemsWholeWhereTheWorkIsEvenOrItIsAsked) {
+  auto cases = Cases();
+  for (Planned& planned : cases) planned.work = 1e12;
+  const auto parted = [&](int count, bool whole_problems) {
+    std::map<std::string, std::set<int>> shards;
+    for (int i = 1; i <= count; ++i)
+      for (const Case& c : Shard(cases, i, count, whole_problems)) shards[ProblemHash(c)].insert(i);
+    return std::count_if(shards.begin(), shards.end(),
+                         [](const auto& item) { return item.second.size() > 1; });
+  };
+  EXPECT_EQ(parted(2, false), 0) << "six problems of the same work";
+  EXPECT_GT(parted(4, false), 0);
+  EXPECT_EQ(parted(4, true), 0);
 }
 
 TEST(Budget, GivesEveryVisitItsShareOfWhatIsLeft) {

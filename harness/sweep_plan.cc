@@ -65,7 +65,8 @@ SweepPlan MakePlan(const SweepRequest& request) {
   plan.settings = experiment.settings;
   for (const Case& c : experiment.cases) plan.cases.push_back(Plan(c));
   if (request.shards > 1) {
-    const std::vector<Case> mine = Shard(plan.cases, request.shard, request.shards);
+    const std::vector<Case> mine =
+        Shard(plan.cases, request.shard, request.shards, plan.settings.isolation == "problem");
     plan.cases.clear();
     for (const Case& c : mine) plan.cases.push_back(Plan(c));
   }
