@@ -95,7 +95,9 @@ def at_budget(n: int, keys: int) -> dict[str, Pattern]:
     left out where that differs by over a tenth."""
     found = {}
     for name, (make, parameters) in _families(n).items():
-        above = bisect.bisect_left(parameters, keys, key=lambda value: make(value).keys)
+        above = bisect.bisect_left(
+            parameters, float(keys), key=lambda value: float(make(value).keys)
+        )
         around = {parameters[max(above - 1, 0)], parameters[min(above, len(parameters) - 1)]}
         nearest = min(map(make, around), key=lambda pattern: abs(pattern.keys - keys))
         if abs(nearest.keys - keys) <= NEAR * keys:
@@ -209,4 +211,4 @@ def frontier(cost: Array, loss: Array) -> Array:
     cost, loss = np.asarray(cost, float), np.asarray(loss, float)
     no_worse = (cost[:, None] <= cost) & (loss[:, None] <= loss)  # [other, point]
     better = (cost[:, None] < cost) | (loss[:, None] < loss)
-    return ~(no_worse & better).any(0)
+    return np.logical_not((no_worse & better).any(0))

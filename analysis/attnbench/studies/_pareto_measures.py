@@ -211,7 +211,7 @@ def points(frame: pd.DataFrame, cost: dict[tuple[Any, ...], float]) -> pd.DataFr
         else np.nan
         for name, b in zip(table["pattern"], table["budget"])
     ]
-    whole = {m: 1.0 if "recall" in m or "cosine" in m else 0.0 for m in measures}
+    whole: dict[str, Any] = {m: 1.0 if "recall" in m or "cosine" in m else 0.0 for m in measures}
     whole |= {"pattern": "dense", "budget": N, "keys": N, "time_ns": cost.get(identity({}), np.nan)}
     return pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
 
