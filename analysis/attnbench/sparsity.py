@@ -95,9 +95,7 @@ def at_budget(n: int, keys: int) -> dict[str, Pattern]:
     left out where that differs by over a tenth."""
     found = {}
     for name, (make, parameters) in _families(n).items():
-        above = bisect.bisect_left(
-            parameters, float(keys), key=lambda value: float(make(value).keys)
-        )
+        above = bisect.bisect_left(parameters, float(keys), key=lambda value: make(value).keys)
         around = {parameters[max(above - 1, 0)], parameters[min(above, len(parameters) - 1)]}
         nearest = min(map(make, around), key=lambda pattern: abs(pattern.keys - keys))
         if abs(nearest.keys - keys) <= NEAR * keys:

@@ -130,8 +130,7 @@ def test_masks_are_told_apart_and_swept_by_their_kernels():
     assert measures.identity({"pattern": "full", "sinks": 0}) == measures.identity({})
 
 
-def test_recalls_pair_the_patterns_of_a_head_and_the_largest_wins(monkeypatch):
-    monkeypatch.setattr(measures, "N", N)
+def test_recalls_pair_the_patterns_of_a_head_and_the_largest_wins():
     sizes = (1, 2, N, 16)
     random = np.random.default_rng(0)
     layer = tensors.reader("minilm").Layer
@@ -148,9 +147,9 @@ def test_recalls_pair_the_patterns_of_a_head_and_the_largest_wins(monkeypatch):
     assert sum(pareto.winners(table).values()) == pytest.approx(1)
     cost = {
         measures.identity({}): 9.0,
-        measures.identity(measures.contestants(24)["local"].mask): 4.0,
+        measures.identity(measures.contestants(24, N)["local"].mask): 4.0,
     }
-    points = measures.points(frame, cost).set_index(["pattern", "budget"])["time_ns"]
+    points = measures.points(frame, cost, N).set_index(["pattern", "budget"])["time_ns"]
     assert points["local", 24] == 4 and points["dense", N] == 9
     assert np.isnan(points["dilated", 24]) and np.isnan(points["best keys", 24])
 

@@ -199,12 +199,12 @@ def times(folder: Path, patterns: list[Pattern], seconds: float) -> dict[tuple[A
     return found
 
 
-def points(frame: pd.DataFrame, cost: dict[tuple[Any, ...], float]) -> pd.DataFrame:
+def points(frame: pd.DataFrame, cost: dict[tuple[Any, ...], float], n: int = N) -> pd.DataFrame:
     """One row a pattern and budget, medians over heads; ``time_ns`` is NaN where no kernel serves
     it. Dense attention is the last row."""
     measures = ["keys", *sparsity.Kept._fields]
     table = frame.groupby(["pattern", "budget"], sort=False)[measures].median().reset_index()
-    made = {budget: contestants(budget) for budget in table["budget"].unique()}
+    made = {budget: contestants(budget, n) for budget in table["budget"].unique()}
     table["time_ns"] = [
         cost.get(identity(p.mask), np.nan)
         if (p := made[b][name]) is not None and p.mask
@@ -212,11 +212,12 @@ def points(frame: pd.DataFrame, cost: dict[tuple[Any, ...], float]) -> pd.DataFr
         for name, b in zip(table["pattern"], table["budget"])
     ]
     whole: dict[str, Any] = {m: 1.0 if "recall" in m or "cosine" in m else 0.0 for m in measures}
-    whole |= {"pattern": "dense", "budget": N, "keys": N, "time_ns": cost.get(identity({}), np.nan)}
+    whole |= {"pattern": "dense", "budget": n, "keys": n, "time_ns": cost.get(identity({}), np.nan)}
     return pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
 
 
 def shapes(layers: Iterable[Any]) -> dict[str, list[Array]]:
+    """What ``sparsity.shape`` says of each layer's heads, by name."""
     found: dict[str, list[Array]] = {}
     for layer in layers:
         for name, values in sparsity.shape(layer.q[0], layer.k[0])._asdict().items():

@@ -67,10 +67,8 @@ def _frontier(at: Axes, rows: pd.DataFrame, loss: np.ndarray) -> None:
     at.step(time[best], loss[best], where="post", color=style.FAINT, lw=0.8)
     for name, x, y, on in zip(rows["pattern"].to_numpy()[order], time, loss, best):
         mark = MARKS[name]
-        colour: dict[str, Any] = (
-            {"color": mark.color, "zorder": 3} if on else {"color": style.FAINT, "alpha": 0.35}
-        )
-        at.plot(x, y, mark.marker, **colour)
+        at.plot(x, y, mark.marker, color=mark.color if on else style.FAINT,
+                alpha=1 if on else 0.35, zorder=3 if on else 2)  # fmt: skip
     at.set_ylim(-0.03, 1)
     at.set_xlim(0, time.max() * 1.08)
     style.unit_ticks(at, style.short_time, "x")
