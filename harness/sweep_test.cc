@@ -102,7 +102,8 @@ TEST_F(SweepTest, EveryCaseHasARecordARoundWithItsError) {
 
 TEST_F(SweepTest, LayersAreCheckedTimedAndRecordedAsKernelsAre) {
   const Outcome outcome = Sweep(
-      "[sweep]\nrounds = 1\nmax_seconds_per_case = 0.01\n[axes]\nkeys = 20\nd_model = 12\n"
+      "[sweep]\nrounds = 1\nmax_seconds_per_case = 0.01\nrepeat_slowed = false\n"
+      "[axes]\nkeys = 20\nd_model = 12\n"
       "[[kernel]]\nname = [\"rnn\", \"lstm\", \"gru\"]\n"
       "[[kernel]]\nname = \"convolution\"\nwidth = 3\n"
       "[[kernel]]\nname = \"self_attention\"\nheads = 3\nencoding = \"alibi\"\n"
