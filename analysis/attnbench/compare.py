@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from attnbench import interleave, records, variants
+from attnbench import interleave, machine, records, variants
 from attnbench.format import markdown_table, text_table, time_text
 
 QUICK = "experiments/quick.toml"
@@ -58,8 +58,13 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, different_machines: bool = Fal
 
     The table's columns: label, sizes, old_ns, new_ns, ratio (new/old), low, high (95 %), p (raw),
     p_holm, verdict, old_status, new_status, reason. Ordered worst first.
-    Raises DifferentMachines unless told that the machines may differ.
+    Raises DifferentMachines unless told that the machines may differ, and ValueError for a run
+    that holds several.
     """
+    for side, frame in (("OLD", old), ("NEW", new)):
+        if len(machine.names(frame)) > 1:
+            raise ValueError(f"{side} holds several machines ({', '.join(machine.names(frame))});"
+                             " compare runs of one")  # fmt: skip
     if not different_machines:
         _same_machine(old.attrs.get("environment", {}), new.attrs.get("environment", {}))
     both = pd.concat([records.summarise(old), records.summarise(new)], keys=["old", "new"])
@@ -193,10 +198,8 @@ def _drift(old: pd.DataFrame, new: pd.DataFrame, common: list[str]) -> float:
 
 
 def _same_machine(old: dict[str, Any], new: dict[str, Any]) -> None:
-    from attnbench.machine import identity
-
-    for what, before in identity(old).items():
-        after = identity(new).get(what)
+    for what, before in machine.identity(old).items():
+        after = machine.identity(new).get(what)
         if before != after:
             raise DifferentMachines(
                 f"OLD and NEW are of different machines: {what} is {before!r} and {after!r}"

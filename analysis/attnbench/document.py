@@ -160,9 +160,15 @@ def write_pdf(run: Run, path: Path, baseline: str | None = None) -> None:
         entries = (
             3
             + len(drawings)
-            + sum(bool(named[n].rows) for n in ("peers", "physical", "threads", "not_measured"))
+            + sum(
+                bool(named[n].rows)
+                for n in ("machines", "peers", "physical", "threads", "not_measured")
+            )
         )
         pages.at = contents_at + entries * 0.2 + 0.2
+        if named["machines"].rows:
+            pages.heading("Machines")
+            pages.table(named["machines"])
         pages.heading("Results")
         pages.paragraph("The largest measured size of each series; every case follows at the end.",
                         BODY, style.FAINT)  # fmt: skip

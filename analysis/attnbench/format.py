@@ -64,7 +64,8 @@ def exponent_text(value: float, low: float, high: float) -> str:
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> str:
     """Aligned columns: the first texts left, figures right. The widest text column is cut with an
-    ellipsis when the table would be wider than `width` (0: any)."""
+    ellipsis when the table would be wider than `width` (0: any), in the middle where the ends are
+    what tells the cells apart."""
     columns = list(zip(header, *rows, strict=True))
     figures = figure_columns(header, rows)
     widths = [max(map(len, column)) for column in columns]
@@ -72,15 +73,25 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int 
         texts = [i for i, figure in enumerate(figures) if not figure] or range(len(widths))
         widest = max(texts, key=lambda i: widths[i])
         widths[widest] = max(width - (sum(widths) - widths[widest]) - 2 * (len(widths) - 1), 8)
+        columns[widest] = _cut(columns[widest], widths[widest])
+        header, *rows = zip(*columns, strict=True)
 
     def line(cells: Sequence[str]) -> str:
         made = []
         for cell, size, figure in zip(cells, widths, figures, strict=True):
-            cut = cell if len(cell) <= size else cell[: size - 1] + "…"
-            made.append(cut.rjust(size) if figure else cut.ljust(size))
+            made.append(cell.rjust(size) if figure else cell.ljust(size))
         return "  ".join(made).rstrip()
 
     return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, rows)])
+
+
+def _cut(cells: Sequence[str], size: int) -> tuple[str, ...]:
+    long = {cell for cell in cells if len(cell) > size}
+    kept = (size - 1) // 2 if len({cell[: size - 1] for cell in long}) < len(long) else 0
+    return tuple(
+        cell if cell not in long else f"{cell[: size - 1 - kept]}…{cell[len(cell) - kept :]}"
+        for cell in cells
+    )
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -42,6 +42,9 @@ def read(root: str | Path) -> History:
         except records.RecordsError as error:
             messages.append(str(error))
             continue
+        if len(machine.names(frame)) > 1:
+            messages.append(f"{path}: of several machines; left out")
+            continue
         environment = frame.attrs["environment"]
         runs.append((frame["started"].min(), tuple(machine.identity(environment).values()), frame))
     if not runs:

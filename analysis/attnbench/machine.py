@@ -28,6 +28,12 @@ def name(environment: dict[str, Any]) -> str:
     return found if isinstance(found, str) and found else cpu(environment)
 
 
+def names(frame: pd.DataFrame) -> list[str]:
+    """The machines of a frame of records, each once."""
+    environments = frame.attrs.get("environments", {})
+    return list(dict.fromkeys(name(environment) for environment in environments.values()))
+
+
 def each_part(environment: dict[str, Any]) -> list[dict[str, Any]]:
     """The environments of the parts that a merged run has of one machine; else the run's own."""
     found = environment.get("parts")

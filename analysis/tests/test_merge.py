@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from synthetic_runs import ENVIRONMENT, SIZES, sweep, write_run
 
-from attnbench import cli, figures, merge, places, records, report
+from attnbench import cli, compare, figures, history, merge, places, records, report
 
 OTHER = ENVIRONMENT | {"machine": "other-8c", "cpu": {"model": "Other CPU", "allowed": [0] * 8}}
 TINY = """
@@ -100,6 +100,9 @@ def test_a_report_of_two_machines_sets_each_beside_the_other(tmp_path: Path) -> 
         ["1", "20 of 20", "f32, 1 thread: 250", "80"],
     ]
     machines = {"example-2c", "other-8c"}
+    exponents = report.terminal(run).split("time n^p")[1].split("\n\n")[0].splitlines()
+    shown_labels = [line.split("  ")[0] for line in exponents[2:10]]
+    assert len(set(shown_labels)) == 8, shown_labels  # cut, but not to the same words
     for name in ("time", "memory", "roofline", "speedup"):
         drawing = figures.draw(name, run.records, run.summary)
         assert drawing is not None and set(drawing.data["machine"]) == machines
@@ -112,6 +115,10 @@ def test_a_report_of_two_machines_sets_each_beside_the_other(tmp_path: Path) -> 
     )  # over its own naive
     crossed = run.tables["crossings"].rows
     assert crossed and all(a.split("·")[1] == b.split("·")[1] for a, b, *_ in crossed)
+    with pytest.raises(ValueError, match="OLD holds several machines"):
+        compare.compare(run.records, run.records)
+    past = history.read(tmp_path)
+    assert any("out: of several machines" in message for message in past.messages)
     merge.merge(folders[:2], tmp_path / "alone")
     alone = report.read([str(tmp_path / "alone")])
     assert not alone.tables["machines"].rows
