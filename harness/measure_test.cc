@@ -2,6 +2,7 @@
 #include "harness/measure.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -185,7 +186,8 @@ TEST_F(Plugins, MemoryIsTheWorkspaceUnlessAKernelHoards) {
 class ChildProcess : public testing::Test {
  protected:
   int Ask(const std::string& lines, const std::string& arguments = "") {
-    const std::string base = testing::TempDir() + "attnbench_child";
+    // Of this process: ctest runs the tests side by side.
+    const std::string base = testing::TempDir() + "attnbench_child" + std::to_string(getpid());
     std::ofstream(base + ".in") << lines;
     const std::string command = std::string(ATTNBENCH_HARNESS) + " child " + arguments + " < " +
                                 base + ".in > " + base + ".out 2> " + base + ".err";
