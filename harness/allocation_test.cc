@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "harness/inputs.h"
+#include "harness/run_setup.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
 #define ATTNBENCH_CAN_COUNT 0
@@ -62,22 +63,15 @@ long AllocationsIn(const Kernel& kernel, const Problem& p, int threads) {
   const Options options(kernel.options);
   const OwnedInputs inputs = OwnedInputs::Make(kernel, options, p, {}, 1);
   const OwnedOutput output(p, kernel.layer ? 0 : kernel.provides);  // a layer's weights are copies
-  const Buffer workspace(kernel.workspace ? kernel.workspace(p, options, threads) : 0);
-  const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
-  Context context{
-      .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
-  TileList tiles;
-  if (kernel.select) {
-    tiles = kernel.select(p, inputs.view(), context);
-    context.selected = &tiles;
-  }
-  kernel.run(p, inputs.view(), output.view(), context);  // starts the thread pool
+  const Buffer workspace = WorkspaceOf(kernel, p, options, threads);
+  const RunSetup setup(kernel, p, options, inputs.view(), threads, workspace.data());
+  kernel.run(p, inputs.view(), output.view(), setup.context());  // starts the thread pool
   // A pool for two threads is full only after both have been in BLIS at once, which chance decides.
   const int attempts = kernel.name == "blis_blocked" || kernel.layer ? 50 : 1;
   for (int attempt = 0; attempt < attempts; ++attempt) {
     allocations = 0;
     counting = true;
-    kernel.run(p, inputs.view(), output.view(), context);
+    kernel.run(p, inputs.view(), output.view(), setup.context());
     counting = false;
     if (allocations == 0) break;
   }

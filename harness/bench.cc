@@ -8,6 +8,7 @@
 #include <string>
 
 #include "harness/inputs.h"
+#include "harness/run_setup.h"
 #include "kernels/contract/kernel.h"
 #include "kernels/simd/target.h"
 
@@ -22,16 +23,9 @@ void RunKernel(benchmark::State& state, const Kernel& kernel, bool causal) {
   const Options options(kernel.options);
   const OwnedInputs inputs = OwnedInputs::Make(p, {}, 1);
   const OwnedOutput output(p, 0);
-  const Buffer workspace(kernel.workspace ? kernel.workspace(p, options, 1) : 0);
-  const auto plan = kernel.plan ? kernel.plan(p, options, 1) : nullptr;
-  Context context{
-      .threads = 1, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
-  TileList tiles;
-  if (kernel.select) {
-    tiles = kernel.select(p, inputs.view(), context);
-    context.selected = &tiles;
-  }
-  for (auto _ : state) kernel.run(p, inputs.view(), output.view(), context);
+  const Buffer workspace = WorkspaceOf(kernel, p, options, 1);
+  const RunSetup setup(kernel, p, options, inputs.view(), 1, workspace.data());
+  for (auto _ : state) kernel.run(p, inputs.view(), output.view(), setup.context());
   state.SetComplexityN(p.queries);
   state.counters["GFLOP/s"] =
       benchmark::Counter(p.Useful().flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);

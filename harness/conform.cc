@@ -8,6 +8,7 @@
 #include <sstream>
 #include <tuple>
 
+#include "harness/run_setup.h"
 #include "kernels/layers/layer.h"
 
 namespace attnbench {
@@ -323,27 +324,19 @@ Verdict Check(const Kernel& kernel, const Problem& p, const Options& options, co
               const CheckSettings& settings) {
   const OwnedOutput output(p, settings.provides & kernel.provides, settings.out_layout);
   output.Fill(kUnwritten);
-  TileList tiles;
-  Context context{.threads = settings.threads, .options = &options};
+  Problem judged;
   {
     const FencedWorkspace workspace(
         kernel.workspace ? kernel.workspace(p, options, settings.threads) : 0);
-    context.workspace = workspace.data();
-    auto plan = settings.plan;
-    if (!plan && kernel.plan) plan = kernel.plan(p, options, settings.threads);
-    context.plan = plan.get();
-    if (kernel.select) {
-      tiles = kernel.select(p, in, context);
-      context.selected = &tiles;
-    }
-    kernel.run(p, in, output.view(), context);
+    const RunSetup setup(kernel, p, options, in, settings.threads, workspace.data(), settings.plan);
+    kernel.run(p, in, output.view(), setup.context());
+    judged = JudgedProblem(p, setup.context().selected);
     if (!workspace.Intact())
       return {.reason = "workspace: written beyond the " + std::to_string(workspace.size()) +
                         " bytes that the kernel asked for"};
   }
 
   const Output& out = output.view();
-  const Problem judged = JudgedProblem(p, context.selected);
   std::vector<Row> suspicious;
   std::string damage;
   if (p.out_dtype == DType::kBF16)

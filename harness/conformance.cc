@@ -7,6 +7,7 @@
 #include <ostream>
 
 #include "harness/conform.h"
+#include "harness/run_setup.h"
 
 namespace attnbench {
 namespace {
@@ -35,19 +36,12 @@ OwnedInputs MakeInputs(const Kernel& kernel, const EdgeCase& c) {
 std::string Unrepeatable(const Kernel& kernel, const Problem& p, const Options& options,
                          const Inputs& in, int threads) {
   const OwnedOutput first(p, 0), second(p, 0);
-  const Buffer workspace(kernel.workspace ? kernel.workspace(p, options, threads) : 0);
+  const Buffer workspace = WorkspaceOf(kernel, p, options, threads);
   for (const OwnedOutput* output : {&first, &second}) {
     output->Fill(0);
     workspace.Fill(output == &first ? 0x00 : 0xff);
-    const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
-    Context context{
-        .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
-    TileList tiles;
-    if (kernel.select) {
-      tiles = kernel.select(p, in, context);
-      context.selected = &tiles;
-    }
-    kernel.run(p, in, output->view(), context);
+    const RunSetup setup(kernel, p, options, in, threads, workspace.data());
+    kernel.run(p, in, output->view(), setup.context());
   }
   if (std::memcmp(first.out_buffer().data(), second.out_buffer().data(), first.bytes()) != 0)
     return "out: run twice, on " + std::to_string(threads) + " threads, it has other bits";

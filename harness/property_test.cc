@@ -10,6 +10,7 @@
 
 #include "harness/conform.h"
 #include "harness/inputs.h"
+#include "harness/run_setup.h"
 
 namespace attnbench {
 namespace {
@@ -23,16 +24,9 @@ Result RunKernel(const Kernel& kernel, const Problem& p, const Inputs& in, int t
                  Buffer* kept_workspace = nullptr) {
   const Options options(kernel.options);
   const OwnedOutput output(p, kernel.provides);
-  Buffer workspace(kernel.workspace ? kernel.workspace(p, options, threads) : 0);
-  const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
-  Context context{
-      .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
-  TileList tiles;
-  if (kernel.select) {
-    tiles = kernel.select(p, in, context);
-    context.selected = &tiles;
-  }
-  kernel.run(p, in, output.view(), context);
+  Buffer workspace = WorkspaceOf(kernel, p, options, threads);
+  const RunSetup setup(kernel, p, options, in, threads, workspace.data());
+  kernel.run(p, in, output.view(), setup.context());
   if (kept_workspace) *kept_workspace = std::move(workspace);
   const Output& o = output.view();
   const Index rows = p.batch * p.heads * p.queries;

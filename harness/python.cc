@@ -18,6 +18,7 @@
 #include "harness/python_arguments.h"
 #include "harness/python_hosted.h"
 #include "harness/python_layer.h"
+#include "harness/run_setup.h"
 #include "kernels/contract/plugin.h"
 #include "kernels/simd/target.h"
 
@@ -207,15 +208,8 @@ py::object Attention(const py::object& q_in, const py::object& k_in, const py::o
   {
     const py::gil_scoped_release release;
     const Buffer workspace(workspace_bytes);
-    const auto plan = kernel.plan ? kernel.plan(p, options, threads) : nullptr;
-    Context context{
-        .threads = threads, .options = &options, .workspace = workspace.data(), .plan = plan.get()};
-    TileList tiles;
-    if (kernel.select) {
-      tiles = kernel.select(p, in, context);
-      context.selected = &tiles;
-    }
-    kernel.run(p, in, out, context);
+    const RunSetup setup(kernel, p, options, in, threads, workspace.data());
+    kernel.run(p, in, out, setup.context());
   }
   if (return_lse && return_weights) return py::make_tuple(o, lse, weights);
   if (return_lse) return py::make_tuple(o, lse);

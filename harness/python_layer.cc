@@ -10,6 +10,7 @@
 #include "harness/inputs.h"
 #include "harness/machine.h"
 #include "harness/python_arguments.h"
+#include "harness/run_setup.h"
 #include "kernels/layers/layer.h"
 
 namespace attnbench {
@@ -115,12 +116,8 @@ py::object RunLayer(const std::string& name, const py::object& x_in, const py::l
   {
     const py::gil_scoped_release release;
     const Buffer workspace(workspace_bytes);
-    const auto plan = layer.plan ? layer.plan(p, options, threads) : nullptr;
-    layer.run(p, in, out,
-              {.threads = threads,
-               .options = &options,
-               .workspace = workspace.data(),
-               .plan = plan.get()});
+    const RunSetup setup(layer, p, options, in, threads, workspace.data());
+    layer.run(p, in, out, setup.context());
   }
   if (return_weights) return py::make_tuple(y, attended);
   return y;
