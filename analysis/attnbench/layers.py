@@ -117,15 +117,15 @@ def multi_head_attention(
     if count % groups:
         raise ValueError(f"kv_heads: {groups} do not divide the {count} heads")
     shared = {"wq": (wq, count), "wk": (wk, groups), "wv": (wv, groups)}
-    widths = {}
+    weights, widths = [], {}
     for name, (w, parts) in shared.items():
         matrix = _matrix(name, w, (2,), x.shape[-1])
         if matrix.shape[1] % parts:
             raise ValueError(f"heads: {parts} do not divide {name}'s {matrix.shape[1]} columns")
+        weights.append(matrix)
         widths[name] = matrix.shape[1] // parts
     if widths["wq"] != widths["wk"]:
         raise ValueError(f"wk: must have {widths['wq']} columns a head as wq, has {widths['wk']}")
-    weights = [wq, wk, wv]
     out = count * widths["wv"]
     if wo is not None:
         wo = _matrix("wo", wo, (2,), out)
