@@ -174,6 +174,8 @@ def write(
             frame = pd.DataFrame(list(table.rows), columns=pd.Index(list(table.header)))
         else:
             frame = frame.drop(columns=["samples_ns", "options", "cpus"], errors="ignore")
+            names = variants.short_sources(frame["source"].unique())  # wherever the runs lie
+            frame = frame.assign(source=frame["source"].map(names))
         frame.to_csv(output / "tables" / f"{name}.csv", index=False)
     with_tex = "tex" in formats or not formats
     if with_tex:
