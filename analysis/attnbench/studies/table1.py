@@ -143,6 +143,12 @@ def speedups(summary: pd.DataFrame) -> dict[str, float]:
     return {str(k): float(v) for k, v in (times[1] / times[2]).dropna().items()}
 
 
+def rates(summary: pd.DataFrame) -> dict[str, float]:
+    """By layer: useful operations a nanosecond, the median over its sizes."""
+    rate = summary["useful_flops"] / summary["median_ns"]
+    return {str(k): float(v) for k, v in rate.groupby(summary["layer"]).median().items()}
+
+
 def path_by_search(n: int, **mask: Any) -> int:
     """Layers after which token 0 reaches output n - 1: breadth-first on the mask's graph."""
     admitted = _core.mask(n, n, **mask)
@@ -192,6 +198,7 @@ def run(folder: Path, quick: bool) -> Finding:
     grown = {over: exponents(single, over, least) for over in CLOSE}
     crossed = crossovers(single)
     faster = speedups(threads)
+    rate = rates(single)
     steps = threads.groupby("layer")["sequential_operations"].max().to_dict()
     paths = {
         name: (path_by_search(LENGTH, **mask), path_by_perturbation(LENGTH, **mask), expected)
@@ -259,10 +266,19 @@ def run(folder: Path, quick: bool) -> Finding:
         )
         + ". A second thread speeds up "
         + ", ".join(f"{name} {value:.2f} times" for name, value in faster.items())
-        + "."
+        + ".",
+        "Where the two part: a count prices all operations alike, and these layers do not do them"
+        " at one rate: "
+        + ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in rate.items())
+        + " (medians over the sizes). A step of a recurrence is a product of a matrix with one"
+        " vector, which reads a weight for each two operations; attention's are products of"
+        " matrices. And steps in sequence limit what runs beside each other across positions only:"
+        " the products into the layer are one matrix product, and the units of a step are shared"
+        " out among the threads.",
     ]
     numbers = {
         "run": str(source), "exponents": grown, "crossovers": crossed, "speedup_two_threads": faster,
+        "gflops": rate,
         "sequential_operations": steps, "paths_search_perturbation_table": paths,
     }  # fmt: skip
     return Finding(text, claims, numbers, [_picture(single, crossed, faster)])
