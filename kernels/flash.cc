@@ -4,10 +4,16 @@
 // simd/attend-inl.h, its pieces tiles-inl.h, exp2-inl.h, transpose-inl.h.
 //
 // What was tried, on Zen 4 (best of a second, beside an FMA probe; the machine was shared):
-// - Exponentials inside the next block's products (pipelining): bf16 +3 ... 7 % at n = 256; f32
-//   nothing, the core reorders as well by itself.
+// - Exponentials of f32 inside the first output tile, one block of scores in flight instead of two
+//   (which do not fit the first level beside k, v, q and the output), blocks of 128 keys, k fetched
+//   a tile ahead: dense +4.6 / +3.0 %, causal +4.6 / +4.2 % at n = 2048, d = 64 / 128, against
+//   exponentials inside the next block's scores and 64 keys; on AVX2, whose 16 registers they made
+//   spill accumulators, +3 / +10 %, causal +3 %. In bf16 it loses 3 ... 5 % at d = 64 (more
+//   exponentials than one tile can hide): there they stay inside the next block's scores, which is
+//   worth 3 ... 7 % over a pass of their own.
+// - Of that, k a tile ahead is worth 1 % dense, 1 ... 2 % causal. v a step ahead, too: -1 ... -2 %.
 // - Lazy maximum: +3 %. Degree 3 for degree 5 in f32: +1 %, for an error of 6e-5: not worth it.
-// - Blocks of 32 keys: -3 %; 64 ... 256 are alike. Lambdas of the tiles not inlined: 36 % of peak.
+// - Blocks of 32 keys: -3 %. Lambdas of the tiles not inlined: 36 % of peak.
 // - Fetching a block's rows of q and out all at once before they are transposed: -1.5 % at n = 64;
 //   a few at a time during the block before (prefetch): no difference, none lost.
 // - The diagonal: 16 x 16 triangles are wasted, not 32 x 32 (simd/seen_run-inl.h): n = 256 causal
@@ -61,7 +67,10 @@ HWY_EXPORT(FlashCost);
 // Degree 3 errs by 7.5e-5: nothing beside bf16's rounding of the probabilities, 2e-3.
 AttendOptions OptionsOf(const Problem& p, const Options& options) {
   const Index degree = options["exp_degree"];
-  return {.key_block = options["key_block"],
+  const Index key_block = options["key_block"];
+  return {.key_block = key_block                 ? key_block
+                       : p.dtype == DType::kBF16 ? 64
+                                                 : 128,
           .exp_degree = static_cast<int>(degree                    ? degree
                                          : p.dtype == DType::kBF16 ? 3
                                                                    : 5),
@@ -72,6 +81,8 @@ AttendOptions OptionsOf(const Problem& p, const Options& options) {
 
 std::string Refuse(const Problem& p, const Options& options) {
   if (p.keys >= std::numeric_limits<std::int32_t>::max()) return "2^31 keys or more";
+  if (const Index keys = options["key_block"]; keys > 0 && keys < 16)
+    return "key_block must be 0 or 16 ... 1024";
   if (const Index degree = options["exp_degree"]; degree == 1 || degree == 2)
     return "exp_degree must be 0 or 3 ... 5";
   return Unserved(p, {.bf16 = true, .bias = true, .key_lengths = true});
@@ -81,11 +92,13 @@ ATTN_KERNEL(
         .name = "flash", .idea = "online softmax in register tiles, queries in lanes",
         .provides = kLse,
         .options =
-            {{"key_block", 64, 16, 1024, "keys whose scores are in flight at once"},
+            {{"key_block", 0, 0, 1024,
+              "keys whose scores are in flight at once; 0: f32 128, bf16 64"},
              {"exp_degree", 0, 0, 5, "degree of 2^x's polynomial, 3 ... 5; 0: f32 5, bf16 3"},
              {"lazy_max", 1, 0, 1, "1: rescale only when a score passes the maximum by 2^16"},
-             {"pipelining", 1, 0, 1, "1: exponentials inside the next block's products"},
-             {"prefetch", 1, 0, 1, "1: fetch the next block's q and this one's out meanwhile"}},
+             {"pipelining", 1, 0, 1, "1: bf16's exponentials inside the next block's scores"},
+             {"prefetch", 1, 0, 1,
+              "1: fetch k a tile ahead; the next block's q and this one's out"}},
         .refuse = Refuse,
         .executed = [](const Problem& p,
                        const Options&) { return HWY_DYNAMIC_DISPATCH(FlashCost)(p); },

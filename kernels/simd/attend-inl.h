@@ -10,14 +10,15 @@
 //   a.Flush();                                // outputs are whole only now
 //
 // A block may have any number of runs, from any sources, in any order; a key must not be attended
-// twice. Work is pipelined one step deep, also from one block into the next: a source's values
-// must stay until the second Attend after it, or Flush. Outputs, lse, GQA, strides, dtype of the
-// output, rows without keys and non-finite rows are the engine's matter. If the inputs carry a
+// twice. Of bf16, work is pipelined one step deep, also from one block into the next: a source's
+// values must stay until the second Attend after it, or Flush. Outputs, lse, GQA, strides, dtype of
+// the output, rows without keys and non-finite rows are the engine's matter. If the inputs carry a
 // bias, rows of a source must be key indices.
 //
-// A step is one block of keys: scores (ScoreTile) with the exponentials of the step before inside,
-// then the output product (OutputTile) of the step before. So the block's maximum is known before
-// its exponentials, nothing is ever redone, and n = 64 pipelines as n = 8192 does.
+// A step is one block of keys: scores (ScoreTile), their masks and maximum, then the output product
+// (OutputTile) with the exponentials inside; pipelined, the scores with the exponentials of the
+// step before inside, then the output product of the step before. Either way the maximum is known
+// before its exponentials, nothing is ever redone.
 //
 // The maximum is lazy: scores are kept relative to a per-query reference that starts at 0 and
 // moves only when a block passes it by 2^16 (or its first keys all lie under 2^-16).
@@ -98,6 +99,8 @@ class Attender {
  private:
   using W = Words<T>;
 
+  bool Pipelined() const { return W::kElements == 2 && options_.pipelining; }
+
   struct Pending {
     QueryBlock* block = nullptr;
     float* s = nullptr;
@@ -118,24 +121,15 @@ class Attender {
   // Rows [begin, begin + keys) of the run.
   void Step(const KeySource<T>& source, Index begin, Index keys, const SeenRun& run,
             const LaneMask* mask) {
-    float* s = scores_[pending_.s == scores_[0]];
+    float* s = scores_[Pipelined() && pending_.s == scores_[0]];
     HWY_ALIGN float max[kQueries];
     HWY_ALIGN float sum[kQueries];
     std::fill_n(max, kQueries, -HUGE_VALF);
     std::fill_n(sum, kQueries, 0.0f);
-    const ScoreRows rows{current_->q, current_->start, max, sum, ends_.LogitFactor()};
+    const ScoreRows rows{current_->q, current_->start, max, sum, ends_.LogitFactor(), {}};
     const WordSpan span{std::clamp<Index>(run.both_begin - begin, 0, keys),
                         std::clamp<Index>(run.both_end - begin, 0, keys), keys};
-    switch (options_.exp_degree) {
-      case 3:
-        Scores<3>(source, begin, span, rows, s);
-        break;
-      case 4:
-        Scores<4>(source, begin, span, rows, s);
-        break;
-      default:
-        Scores<5>(source, begin, span, rows, s);
-    }
+    WithDegree([&](auto degree) { Scores<degree>(source, begin, span, rows, s); });
     Retire();
     PoisonSum(*current_, sum);
     MaskScores(in_, *current_, mask, {run, begin, keys, s, max});
@@ -147,78 +141,105 @@ class Attender {
                 source.v + begin * source.v_stride,
                 W::kElements * source.v_stride,
                 {words(span.both_begin), words(span.both_end), words(span.end)}};
+    if (!Pipelined()) Retire();
   }
 
-  Index PendingUnits() const {
-    return pending_.block ? pending_.words.end * kVectors / W::kUnitOut : 0;
+  template <class F>
+  void WithDegree(F f) const {
+    switch (options_.exp_degree) {
+      case 3:
+        return f(std::integral_constant<int, 3>());
+      case 4:
+        return f(std::integral_constant<int, 4>());
+      default:
+        return f(std::integral_constant<int, 5>());
+    }
   }
+
+  Index PendingWords() const { return Pipelined() && pending_.block ? pending_.words.end : 0; }
 
   // Scores of the new block into s, and probabilities of the pending one in place.
   template <int kDegree>
-  void Scores(const KeySource<T>& source, Index begin, const WordSpan& span, const ScoreRows& rows,
+  void Scores(const KeySource<T>& source, Index begin, const WordSpan& span, ScoreRows rows,
               float* s) {
     Work work{pending_.s, pending_.s};
-    Index units = PendingUnits();
+    Index todo = PendingWords();
     const Index words = ends_.QueryWords(), slots = words / W::kSlot, keys = span.end;
     Index tiles = (keys + kRows - 1) / kRows;
     for (Index j = 0; j < keys; j += kRows, --tiles) {
       FetchAhead();
       const T* k = source.k + (begin + j) * source.k_stride;
       Index stride = source.k_stride;
+      rows.ahead = {k, 0};     // nothing: the lines are in use
       if (keys - j < kRows) {  // the last row again and again: its score changes no maximum
         stride = words * W::kElements;
         for (Index r = 0; r < kRows; ++r)
           std::copy_n(k + std::min(r, keys - j - 1) * source.k_stride, stride, tail_ + r * stride);
         k = tail_;
+      } else if (options_.prefetch) {
+        rows.ahead = {k + kRows * stride, stride * static_cast<Index>(sizeof(T))};
       }
       const bool first_alone = j < span.both_begin, last_alone = j >= span.both_end;
       const auto tile = [&](auto per_slot) {
         if (first_alone || last_alone) {
-          constexpr int kUnits = per_slot > 0 ? 1 : 0;
+          constexpr int kWork = per_slot > 0 ? 1 : 0;
           const int v = first_alone ? 0 : kVectors - 1;
-          work = ScoreTile<T, 1, kUnits, kDegree>(rows.From(v), k, stride, words,
-                                                  s + j * kQueries + v * kLanes, work);
-          units -= kUnits * slots;
+          work = ScoreTile<T, 1, kWork, kDegree>(rows.From(v), k, stride, words,
+                                                 s + j * kQueries + v * kLanes, work);
+          todo -= kWork * slots;
         } else {
           work = ScoreTile<T, kVectors, per_slot, kDegree>(rows, k, stride, words, s + j * kQueries,
                                                            work);
-          units -= per_slot * slots;
+          todo -= per_slot * slots;
         }
       };
       using std::integral_constant;
-      if (!options_.pipelining || units < slots || slots == 0) {
+      if constexpr (W::kElements == 1) {
         tile(integral_constant<int, 0>());
-      } else if (units >= 4 * slots && units > 2 * slots * tiles) {
+      } else if (todo < slots || slots == 0) {
+        tile(integral_constant<int, 0>());
+      } else if (todo >= 4 * slots && todo > 2 * slots * tiles) {
         tile(integral_constant<int, 4>());
-      } else if (units >= 2 * slots && units > slots * tiles) {
+      } else if (todo >= 2 * slots && todo > slots * tiles) {
         tile(integral_constant<int, 2>());
       } else {
         tile(integral_constant<int, 1>());
       }
     }
-    for (; units > 0; --units) work.Unit<T, kDegree>();
+    for (; todo > 0; --todo) work.Word<T, kDegree>();
   }
 
-  // The pending block's share of the output; its probabilities are ready.
+  // The pending block's share of the output. Its probabilities are ready if pipelined; else the
+  // tile of the first columns makes them.
   void Retire() {
     QueryBlock* b = pending_.block;
     if (!b) return;
-    const auto tile = [&](auto columns, Index c) {
-      float* o = b->o + c * kQueries;
-      const T* v = pending_.v + c * W::kElements;
-      if (c == 0)
-        OutputTile<T, columns, true>(pending_.s, v, pending_.v_stride, pending_.words, b->empty, o,
-                                     b->sum);
-      else
-        OutputTile<T, columns, false>(pending_.s, v, pending_.v_stride, pending_.words, b->empty, o,
-                                      b->sum);
+    Index c = 0;
+    const auto tile = [&](auto columns, auto first, auto degree) {
+      OutputTile<T, columns, first, degree>(pending_.s, pending_.v + c * W::kElements,
+                                            pending_.v_stride, pending_.words, b->empty,
+                                            b->o + c * kQueries, b->sum);
+      c += columns;
     };
     using std::integral_constant;
-    Index c = 0;
-    for (; c + kRows <= p_.v_dim; c += kRows) tile(integral_constant<int, kRows>(), c);
-    for (; c + 4 <= p_.v_dim; c += 4) tile(integral_constant<int, 4>(), c);
-    for (; c + 2 <= p_.v_dim; c += 2) tile(integral_constant<int, 2>(), c);
-    if (c < p_.v_dim) tile(integral_constant<int, 1>(), c);
+    constexpr integral_constant<int, 0> kNone;
+    const auto first = [&](auto degree) {
+      if (p_.v_dim >= kFirstColumns)
+        tile(integral_constant<int, kFirstColumns>(), std::true_type(), degree);
+      else
+        tile(integral_constant<int, 1>(), std::true_type(), degree);
+    };
+    if (Pipelined())
+      first(kNone);
+    else
+      WithDegree(first);
+    const auto others = [&](auto columns) {
+      while (c + columns <= p_.v_dim) tile(columns, std::false_type(), kNone);
+    };
+    others(integral_constant<int, kRows>());
+    others(integral_constant<int, 4>());
+    others(integral_constant<int, 2>());
+    others(integral_constant<int, 1>());
     b->empty = false;
     pending_.block = nullptr;
     if (b != current_) ends_.Finish(*b);
@@ -226,12 +247,10 @@ class Attender {
 
   void Drain() {
     if (!pending_.block) return;
-    Work work{pending_.s, pending_.s};
-    for (Index units = PendingUnits(); units > 0; --units) {
-      options_.exp_degree == 3   ? work.Unit<T, 3>()
-      : options_.exp_degree == 4 ? work.Unit<T, 4>()
-                                 : work.Unit<T, 5>();
-    }
+    WithDegree([&](auto degree) {
+      Work work{pending_.s, pending_.s};
+      for (Index todo = PendingWords(); todo > 0; --todo) work.template Word<T, degree>();
+    });
     Retire();
   }
 

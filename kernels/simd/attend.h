@@ -80,8 +80,8 @@ struct AttendOptions {
   Index key_block = 64;    // keys whose scores are in flight at once
   int exp_degree = 5;      // of the polynomial: 3 (7.5e-5), 4 (4e-6), 5 (1.8e-7)
   bool lazy_max = true;    // move the maximum only when a score passes it by 2^16
-  bool pipelining = true;  // exponentials of one block inside the products of the next
-  bool prefetch = true;    // a block's rows of q and out, meanwhile
+  bool pipelining = true;  // bf16: exponentials of one block inside the scores of the next
+  bool prefetch = true;    // rows of k a tile ahead; a block's rows of q and out, meanwhile
 };
 
 // One row by the definition, scalar, in double: what the engine falls back to when a row is not

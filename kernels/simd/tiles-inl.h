@@ -6,11 +6,9 @@
 // a float32, or a pair of bf16 for the dot instruction (of two columns of k; of two rows of v,
 // which therefore is interleaved once; k is read as it stands).
 //
-// ScoreTile also carries the exponentials of the block before: one or more units of them in every
-// slot of the product, so that their latency hides in it.
-//
-// Alone and hot in L1 a tile reaches 98 % of the FMA peak (Zen 4), with the exponentials inside
-// 93 % at d = 64 and 96 % at d = 128: what their multiply-adds cost.
+// The first OutputTile of a block turns scores into probabilities, word by word as it comes to
+// them: their latency hides in its product. Alone and hot in L1 a tile reaches 98 % of the FMA peak
+// (Zen 4); the exponentials' multiply-adds cost 4 % at d = 64 and 2 % at d = 128.
 
 #if defined(ATTNBENCH_KERNELS_SIMD_TILES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ATTNBENCH_KERNELS_SIMD_TILES_INL_H_
@@ -29,31 +27,31 @@ HWY_BEFORE_NAMESPACE();
 namespace attnbench {
 namespace HWY_NAMESPACE {
 
-// 16 accumulators of AVX-512's 32 registers (the rest: exponentials), 12 of AVX2's 16.
+// 16 accumulators of AVX-512's 32 registers (the rest: exponentials), 12 of AVX2's 16, of which the
+// tile with exponentials takes 8.
 constexpr int kVectors = 2;
 constexpr int kQueries = kVectors * kLanes;
 constexpr int kRows = HWY_TARGET <= HWY_AVX3 ? 8 : 6;
+constexpr int kFirstColumns = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
 
-// What differs between float32 and bf16. A unit of exponentials reads kUnitIn vectors of scores and
-// leaves kUnitOut vectors of words in their place.
+// What differs between float32 and bf16.
 template <class T>
 struct Words;
 
 template <>
 struct Words<float> {
   static constexpr int kElements = 1;
-  static constexpr int kSlot = 4;  // words of a product between two units
-  static constexpr int kUnitIn = 1, kUnitOut = 1;
-
+  static constexpr int kSlot = 4;  // words of a product at a time
   static HWY_INLINE VF Broadcast(const float* from) { return hn::Set(DF(), *from); }
   static HWY_INLINE VF MulAdd(VF word, VF x, VF sum) { return hn::MulAdd(word, x, sum); }
   static HWY_INLINE VF Sum(VF x) { return x; }
   // The queries are packed with the factor inside, and accumulators start at `start`.
   static HWY_INLINE VF First(VF start) { return start; }
   static HWY_INLINE VF Last(VF sum, VF, VF) { return sum; }
+  // A vector of words of probabilities, from scores; rows of them are kQueries apart.
   template <int kDegree>
-  static HWY_INLINE void Unit(const float* from, float* to) {
-    hn::Store(Exp2<kDegree>(DF(), hn::Load(DF(), from)), DF(), to);
+  static HWY_INLINE VF Probabilities(const float* scores) {
+    return Exp2<kDegree>(DF(), hn::Load(DF(), scores));
   }
 };
 
@@ -61,8 +59,7 @@ struct Words<float> {
 template <>
 struct Words<BFloat16> {
   static constexpr int kElements = 2;
-  static constexpr int kSlot = 8;
-  static constexpr int kUnitIn = 2 * kVectors, kUnitOut = kVectors;
+  static constexpr int kSlot = 8;  // words of a product between exponentials
 
   static HWY_INLINE VF Broadcast(const BFloat16* from) {
     std::uint32_t word;
@@ -86,33 +83,49 @@ struct Words<BFloat16> {
   static HWY_INLINE VF Last(VF sum, VF factor, VF start) { return hn::MulAdd(sum, factor, start); }
   // Rounds half up, which is to nearest except that ties are not to even.
   template <int kDegree>
-  static HWY_INLINE void Unit(const float* from, float* to) {
+  static HWY_INLINE VF Probabilities(const float* scores) {
     const hn::RebindToUnsigned<DF> du;
     const hn::Repartition<std::uint16_t, DF> du16;
     const auto half = hn::Set(du, 0x8000u);
-    Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
-      const VF even = Exp2<kDegree>(DF(), hn::Load(DF(), from + v * kLanes));
-      const VF odd = Exp2<kDegree>(DF(), hn::Load(DF(), from + (kVectors + v) * kLanes));
-      const auto low = hn::ShiftRight<16>(hn::Add(hn::BitCast(du, even), half));
-      const auto high = hn::Add(hn::BitCast(du, odd), half);
-      const auto word = hn::OddEven(hn::BitCast(du16, high), hn::BitCast(du16, low));
-      hn::Store(hn::BitCast(DF(), word), DF(), to + v * kLanes);
-    });
+    const VF even = Exp2<kDegree>(DF(), hn::Load(DF(), scores));
+    const VF odd = Exp2<kDegree>(DF(), hn::Load(DF(), scores + kQueries));
+    const auto low = hn::ShiftRight<16>(hn::Add(hn::BitCast(du, even), half));
+    const auto high = hn::Add(hn::BitCast(du, odd), half);
+    return hn::BitCast(DF(), hn::OddEven(hn::BitCast(du16, high), hn::BitCast(du16, low)));
   }
 };
 #endif
 
-// Exponentials to be done: vectors of scores from `from` on become words at `to` (never beyond
-// `from`, so in place).
+// Exponentials to be done: rows of scores from `from` on become words at `to` (never beyond `from`,
+// so in place).
 struct Work {
   float* from = nullptr;
   float* to = nullptr;
 
   template <class T, int kDegree>
-  HWY_INLINE void Unit() {
-    Words<T>::template Unit<kDegree>(from, to);
-    from += Words<T>::kUnitIn * kLanes;
-    to += Words<T>::kUnitOut * kLanes;
+  HWY_INLINE void Word() {
+    Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
+      hn::Store(Words<T>::template Probabilities<kDegree>(from + v * kLanes), DF(),
+                to + v * kLanes);
+    });
+    from += Words<T>::kElements * kQueries;
+    to += kQueries;
+  }
+};
+
+// As many rows as a tile has, wanted next: a tile fetches a line of every one of them for each line
+// that it reads of its own.
+struct RowsAhead {
+  const void* rows = nullptr;
+  Index stride = 0;  // in bytes
+
+  // The share of the words from c on, kWords of a line's 16.
+  template <int kWords>
+  HWY_INLINE void Fetch(Index c) const {
+    constexpr int kParts = 16 / kWords, kEach = (kRows + kParts - 1) / kParts;
+    const std::byte* at =
+        static_cast<const std::byte*>(rows) + c / 16 * 64 + c / kWords % kParts * kEach * stride;
+    Unroll<kEach>([&](auto i) ATTNBENCH_INLINED { __builtin_prefetch(at + i * stride); });
   }
 };
 
@@ -123,16 +136,17 @@ struct ScoreRows {
   const float* start;  // [kQueries]
   float *max, *sum;    // [kQueries]
   float factor;
+  RowsAhead ahead;  // of k
 
   ScoreRows From(int vector) const {
     const int lane = vector * kLanes;
-    return {q + lane, start + lane, max + lane, sum + lane, factor};
+    return {q + lane, start + lane, max + lane, sum + lane, factor, ahead};
   }
 };
 
 // s[r][lane] = start[lane] + factor * sum_c q[c][lane] * k[r][c]: scores, less the running maximum,
-// of kWidth vectors of queries. kUnits units of `work` in every slot.
-template <class T, int kWidth, int kUnits, int kDegree>
+// of kWidth vectors of queries. kWork words of `work` in every slot.
+template <class T, int kWidth, int kWork, int kDegree>
 HWY_NOINLINE Work ScoreTile(const ScoreRows& rows, const T* HWY_RESTRICT k, Index k_stride,
                             Index words, float* HWY_RESTRICT s, Work work) {
   using W = Words<T>;
@@ -156,7 +170,8 @@ HWY_NOINLINE Work ScoreTile(const ScoreRows& rows, const T* HWY_RESTRICT k, Inde
   Index c = 0;
   for (; c + W::kSlot <= words; c += W::kSlot) {
     Unroll<W::kSlot>([&](auto u) ATTNBENCH_INLINED { word(c + u); });
-    Unroll<kUnits>([&](auto) ATTNBENCH_INLINED { work.Unit<T, kDegree>(); });
+    rows.ahead.Fetch<W::kSlot>(c);
+    Unroll<kWork>([&](auto) ATTNBENCH_INLINED { work.Word<T, kDegree>(); });
   }
   for (; c < words; ++c) word(c);
   const VF factor = hn::Set(d, rows.factor);
@@ -182,10 +197,11 @@ struct WordSpan {
 };
 
 // o[c][lane] (+)= sum_j p[j][lane] * v[j][c] for kColumns columns, j over words. Fresh accumulators
-// a block, added at its end: a single running sum's error grows with n. kSum: also
-// row_sum[lane] += sum_j p[j], of the probabilities as rounded.
-template <class T, int kColumns, bool kSum>
-HWY_NOINLINE void OutputTile(const float* HWY_RESTRICT p, const T* HWY_RESTRICT v, Index v_stride,
+// a block, added at its end: a single running sum's error grows with n. kFirst: also
+// row_sum[lane] += sum_j p[j], as rounded. kDegree > 0: p is scores, which become probabilities by
+// a polynomial of that degree, in place.
+template <class T, int kColumns, bool kFirst, int kDegree>
+HWY_NOINLINE void OutputTile(float* HWY_RESTRICT p, const T* HWY_RESTRICT v, Index v_stride,
                              const WordSpan& span, bool first, float* HWY_RESTRICT o,
                              float* HWY_RESTRICT row_sum) {
   using W = Words<T>;
@@ -200,8 +216,14 @@ HWY_NOINLINE void OutputTile(const float* HWY_RESTRICT p, const T* HWY_RESTRICT 
     VF x[kVectors];
     Unroll<width>([&](auto i) ATTNBENCH_INLINED {
       constexpr int u = from + i;
-      x[u] = hn::Load(d, p + j * kQueries + u * kLanes);
-      if constexpr (kSum) total[u] = hn::Add(total[u], W::Sum(x[u]));
+      float* const at = p + j * kQueries + u * kLanes;
+      if constexpr (kDegree > 0) {
+        x[u] = W::template Probabilities<kDegree>(p + j * W::kElements * kQueries + u * kLanes);
+        hn::Store(x[u], d, at);
+      } else {
+        x[u] = hn::Load(d, at);
+      }
+      if constexpr (kFirst) total[u] = hn::Add(total[u], W::Sum(x[u]));
     });
     Unroll<kColumns>([&](auto c) ATTNBENCH_INLINED {
       const VF b = W::Broadcast(v + j * v_stride + c * W::kElements);
@@ -226,7 +248,7 @@ HWY_NOINLINE void OutputTile(const float* HWY_RESTRICT p, const T* HWY_RESTRICT 
       float* to = o + c * kQueries + u * kLanes;
       hn::Store(first ? acc[c][u] : hn::Add(hn::Load(d, to), acc[c][u]), d, to);
     });
-    if constexpr (kSum) {
+    if constexpr (kFirst) {
       float* to = row_sum + u * kLanes;
       hn::Store(hn::Add(hn::Load(d, to), total[u]), d, to);
     }
