@@ -12,8 +12,11 @@
 //   exponentials than one tile can hide): there they stay inside the next block's scores, which is
 //   worth 3 ... 7 % over a pass of their own.
 // - Of that, k a tile ahead is worth 1 % dense, 1 ... 2 % causal. v a step ahead, too: -1 ... -2 %.
-// - Lazy maximum: +3 %. Degree 3 for degree 5 in f32: +1 %, for an error of 6e-5: not worth it.
-// - Blocks of 32 keys: -3 %. Lambdas of the tiles not inlined: 36 % of peak.
+// - Lazy maximum: +2 ... 4 %, bf16 +6 %. Degree 3 for degree 5 in f32: +1 %, for an error of 6e-5:
+//   not worth it; in bf16 2 ... 3 %.
+// - Blocks of 64 keys: -1 ... -3 %, bf16 dense 0 ... -4 %; of 32: -2 ... -5 %; of 256: as 128.
+// Lambdas
+//   of the tiles not inlined: 36 % of peak.
 // - Fetching a block's rows of q and out all at once before they are transposed: -1.5 % at n = 64;
 //   a few at a time during the block before (prefetch): no difference, none lost.
 // - The diagonal: 16 x 16 triangles are wasted, not 32 x 32 (simd/seen_run-inl.h): n = 256 causal
@@ -67,10 +70,7 @@ HWY_EXPORT(FlashCost);
 // Degree 3 errs by 7.5e-5: nothing beside bf16's rounding of the probabilities, 2e-3.
 AttendOptions OptionsOf(const Problem& p, const Options& options) {
   const Index degree = options["exp_degree"];
-  const Index key_block = options["key_block"];
-  return {.key_block = key_block                 ? key_block
-                       : p.dtype == DType::kBF16 ? 64
-                                                 : 128,
+  return {.key_block = options["key_block"],
           .exp_degree = static_cast<int>(degree                    ? degree
                                          : p.dtype == DType::kBF16 ? 3
                                                                    : 5),
@@ -81,8 +81,6 @@ AttendOptions OptionsOf(const Problem& p, const Options& options) {
 
 std::string Refuse(const Problem& p, const Options& options) {
   if (p.keys >= std::numeric_limits<std::int32_t>::max()) return "2^31 keys or more";
-  if (const Index keys = options["key_block"]; keys > 0 && keys < 16)
-    return "key_block must be 0 or 16 ... 1024";
   if (const Index degree = options["exp_degree"]; degree == 1 || degree == 2)
     return "exp_degree must be 0 or 3 ... 5";
   return Unserved(p, {.bf16 = true, .bias = true, .key_lengths = true});
@@ -92,8 +90,7 @@ ATTN_KERNEL(
         .name = "flash", .idea = "online softmax in register tiles, queries in lanes",
         .provides = kLse,
         .options =
-            {{"key_block", 0, 0, 1024,
-              "keys whose scores are in flight at once; 0: f32 128, bf16 64"},
+            {{"key_block", 128, 16, 1024, "keys whose scores are in flight at once"},
              {"exp_degree", 0, 0, 5, "degree of 2^x's polynomial, 3 ... 5; 0: f32 5, bf16 3"},
              {"lazy_max", 1, 0, 1, "1: rescale only when a score passes the maximum by 2^16"},
              {"pipelining", 1, 0, 1, "1: bf16's exponentials inside the next block's scores"},
