@@ -113,6 +113,23 @@ Cases HeadDims() {
   return cases;
 }
 
+// Keys and values of a head beyond 1 MiB: kernels that take them in parts, or block queries over
+// them, do so here.
+Cases Large() {
+  Cases cases;
+  std::vector<Mask> masks = MasksToTry();
+  masks.push_back(Mask{});
+  for (const Mask& mask : masks)
+    for (bool causal : {false, true}) {
+      Problem p = ProblemOf({100, 700, 256, 4});
+      p.kv_heads = 2;
+      p.mask = mask;
+      p.mask.causal = causal, p.mask.sinks = 3;
+      Add(&cases, "large", p);
+    }
+  return cases;
+}
+
 Cases Heads() {
   Cases cases;
   struct Group {
@@ -327,6 +344,7 @@ const std::vector<std::pair<std::string, Cases (*)()>>& Groups() {
       {"lengths", Lengths},
       {"rectangles", Rectangles},
       {"head_dims", HeadDims},
+      {"large", Large},
       {"heads", Heads},
       {"layouts", Layouts},
       {"masks", Masks},

@@ -15,12 +15,15 @@
 // - Lazy maximum: +2 ... 4 %, bf16 +6 %. Degree 3 for degree 5 in f32: +1 %, for an error of 6e-5:
 //   not worth it; in bf16 2 ... 3 %.
 // - Blocks of 64 keys: -1 ... -3 %, bf16 dense 0 ... -4 %; of 32: -2 ... -5 %; of 256: as 128.
-// Lambdas
-//   of the tiles not inlined: 36 % of peak.
+//   Lambdas of the tiles not inlined: 36 % of peak.
 // - Fetching a block's rows of q and out all at once before they are transposed: -1.5 % at n = 64;
 //   a few at a time during the block before (prefetch): no difference, none lost.
 // - The diagonal: 16 x 16 triangles are wasted, not 32 x 32 (simd/seen_run-inl.h): n = 256 causal
 //   computes 1.06 times what it admits instead of 1.12, and a block has one step less.
+// - Groups of blocks over one chunk of keys, the next chunk fetched meanwhile, at n = 8192: f32
+//   d = 64 +1 ... 10 %, d = 128 +50 ... 80 % (causal +7), d = 256 +55 %: without, each block reads
+//   all keys from the third level. Where keys and values fit the second: -0.5 ... -2 %, so not
+//   there. Chunks of 256 or 512 KiB for 128: alike.
 //
 // Papers: Dao et al. 2022 (FlashAttention); Milakov and Gimelshein 2018 (online softmax).
 // Cost: 2 n^2 (d + d_v) flops and n^2 exponentials a head, half that if causal; O(d) memory a
@@ -70,7 +73,17 @@ HWY_EXPORT(FlashCost);
 // Degree 3 errs by 7.5e-5: nothing beside bf16's rounding of the probabilities, 2e-3.
 AttendOptions OptionsOf(const Problem& p, const Options& options) {
   const Index degree = options["exp_degree"];
+  // Of a second-level cache of 1 MiB or more: a chunk of keys, the next one, and the group. Heads
+  // that fit there need no group.
+  constexpr Index kCache = 1 << 20, kChunkBytes = 128 << 10, kGroupBytes = 256 << 10;
+  const Index width = p.head_dim + p.v_dim, given = options["group"];
+  const Index fitting = std::clamp<Index>(kGroupBytes / (4 * 32 * width), 1, kMostBlocks);
+  const bool near = p.keys * width * static_cast<Index>(SizeOf(p.dtype)) <= kCache;
   return {.key_block = options["key_block"],
+          .group = static_cast<int>(given  ? given
+                                    : near ? 1
+                                           : fitting),
+          .chunk_bytes = kChunkBytes,
           .exp_degree = static_cast<int>(degree                    ? degree
                                          : p.dtype == DType::kBF16 ? 3
                                                                    : 5),
@@ -91,6 +104,8 @@ ATTN_KERNEL(
         .provides = kLse,
         .options =
             {{"key_block", 128, 16, 1024, "keys whose scores are in flight at once"},
+             {"group", 0, 0, kMostBlocks,
+              "blocks of queries that take turns at a chunk of the keys; 0: what the cache holds"},
              {"exp_degree", 0, 0, 5, "degree of 2^x's polynomial, 3 ... 5; 0: f32 5, bf16 3"},
              {"lazy_max", 1, 0, 1, "1: rescale only when a score passes the maximum by 2^16"},
              {"pipelining", 1, 0, 1, "1: bf16's exponentials inside the next block's scores"},

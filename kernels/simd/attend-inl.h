@@ -9,6 +9,11 @@
 //     a.Attend(source, begin, end, &mask);    // rows seen as a LaneMask says; read at once
 //   a.Flush();                                // outputs are whole only now
 //
+// Or several blocks in turn, so that keys are used again while they are near:
+//     a.Open(slot, batch, head, first_query, rows);        // slot < options.group, for each block
+//     a.Resume(slot); a.Attend(...);                       // as often as there are keys
+//     a.Resume(slot); a.End();                             // for each
+//
 // A block may have any number of runs, from any sources, in any order; a key must not be attended
 // twice. Of bf16, work is pipelined one step deep, also from one block into the next: a source's
 // values must stay until the second Attend after it, or Flush. Outputs, lse, GQA, strides, dtype of
@@ -30,6 +35,7 @@
 #define ATTNBENCH_KERNELS_SIMD_ATTEND_INL_H_
 #endif
 
+#include <algorithm>
 #include <cmath>
 
 #include "hwy/highway.h"
@@ -54,7 +60,8 @@ class Attender {
            const AttendOptions& options, std::byte* workspace)
       : p_(problem), in_(inputs), options_(options), ends_(problem, inputs, output, options) {
     Arena arena(workspace);
-    for (QueryBlock& b : blocks_) ends_.Take(&arena, &b);
+    for (int slot = 0; slot < std::max(2, options.group); ++slot)
+      ends_.Take(&arena, &blocks_[slot]);
     for (float*& s : scores_) s = arena.Take<float>(KeyBlock(options_) * kQueries);
     tail_ = arena.Take<T>(kRows * ends_.QueryWords() * W::kElements);
     bytes_ = arena.bytes();
@@ -65,19 +72,51 @@ class Attender {
   // Where blocks start and end, if not with queries and outputs.
   BlockEnds<T>& ends() { return ends_; }
 
-  // Starts the block of queries first, first + step, ..., `rows` <= kQueries of them.
+  // Starts the block of queries first, first + step, ..., `rows` <= kQueries of them; ends the one
+  // before.
   void Begin(Index batch, Index head, Index first, int rows, Index step = 1) {
-    EndBlock();
-    QueryBlock* next = last_ == &blocks_[0] ? &blocks_[1] : &blocks_[0];
-    if (pending_.block == next) Drain();  // the block between had no keys
-    current_ = last_ = next;
-    const Index further = 2 * first - current_first_;  // if blocks go on as they did
-    next->batch = batch, next->head = head, next->first = current_first_ = first;
-    next->step = step, next->rows = rows;
-    ends_.Start(next);
-    ahead_ = *next;
-    ahead_.first = further;
-    fetched_ = options_.prefetch ? 0 : rows;
+    End();
+    const Index further = 2 * first - blocks_[slot_].first;  // if blocks go on as they did
+    slot_ = 1 - slot_;
+    Open(slot_, batch, head, first, rows, step);
+    ExpectEnd(further);
+  }
+
+  // The same beside the blocks of the other slots.
+  void Open(int slot, Index batch, Index head, Index first, int rows, Index step = 1) {
+    QueryBlock* block = &blocks_[slot];
+    if (pending_.block == block) Drain();  // the blocks between had no keys
+    block->batch = batch, block->head = head, block->first = first;
+    block->step = step, block->rows = rows;
+    block->open = true;
+    ends_.Start(block);
+    Resume(slot);
+  }
+  void Resume(int slot) {
+    current_ = &blocks_[slot];
+    fetched_ = current_->rows;
+  }
+
+  // The current block gets its last keys; the queries from `next` on come after it. Both are
+  // fetched meanwhile.
+  void ExpectEnd(Index next) {
+    ahead_ = *current_;
+    ahead_.first = next;
+    fetched_ = options_.prefetch ? 0 : current_->rows;
+  }
+
+  // The current block, if any, gets no more keys. If its last step is pending, Retire writes it
+  // out.
+  void End() {
+    if (!current_) return;
+    current_->open = false;
+    if (pending_.block != current_) ends_.Finish(*current_);
+    current_ = nullptr;
+  }
+
+  // Rows that will be wanted soon, to be fetched meanwhile, `rate` for each tile of keys.
+  void FetchLater(const KeySource<T>& source, Index begin, Index end, Index rate) {
+    later_ = source, later_at_ = begin, later_end_ = end, later_rate_ = rate;
   }
 
   // Steps of about the same size: the last one would else be the dearest a key.
@@ -93,7 +132,7 @@ class Attender {
 
   void Flush() {
     Drain();
-    EndBlock();
+    End();
   }
 
  private:
@@ -109,12 +148,16 @@ class Attender {
     WordSpan words = {};
   };
 
-  // Of this block's outputs and the next one's queries, the lines of a few rows: at once, they
-  // would keep the loads of keys waiting.
+  // Of this block's outputs and the next one's queries, and of later keys, the lines of a few rows:
+  // at once, they would keep the loads of keys waiting.
   void FetchAhead() {
     for (int i = 0; i < 4 && fetched_ < current_->rows; ++i, ++fetched_) {
       ends_.FetchOutput(*current_, fetched_);
       ends_.FetchInput(ahead_, fetched_);
+    }
+    for (Index i = 0; i < later_rate_ && later_at_ < later_end_; ++i, ++later_at_) {
+      FetchLines(later_.k + later_at_ * later_.k_stride, p_.head_dim * sizeof(T));
+      FetchLines(later_.v + later_at_ * later_.v_stride, p_.v_dim * sizeof(T));
     }
   }
 
@@ -242,7 +285,7 @@ class Attender {
     others(integral_constant<int, 1>());
     b->empty = false;
     pending_.block = nullptr;
-    if (b != current_) ends_.Finish(*b);
+    if (!b->open) ends_.Finish(*b);
   }
 
   void Drain() {
@@ -252,14 +295,6 @@ class Attender {
       for (Index todo = PendingWords(); todo > 0; --todo) work.template Word<T, degree>();
     });
     Retire();
-  }
-
-  // The current block gets no more keys. If its last step is pending, Retire writes it out.
-  void EndBlock() {
-    if (!current_) return;
-    QueryBlock* b = current_;
-    current_ = nullptr;
-    if (pending_.block != b) ends_.Finish(*b);
   }
 
   // NaN or Inf among the scores makes the row's sum NaN, whatever the exponential makes of it.
@@ -306,12 +341,13 @@ class Attender {
   const Inputs in_;
   const AttendOptions options_;
   BlockEnds<T> ends_;
-  QueryBlock blocks_[2];
+  QueryBlock blocks_[kMostBlocks];
   QueryBlock* current_ = nullptr;
-  QueryBlock* last_ = nullptr;
-  Index current_first_ = 0;
+  int slot_ = 0;      // of Begin's last block
   QueryBlock ahead_;  // where the next block is likely to be
   int fetched_ = 0;   // rows of these two
+  KeySource<T> later_;
+  Index later_at_ = 0, later_end_ = 0, later_rate_ = 0;
   Pending pending_;
   float* scores_[2];
   T* tail_;

@@ -78,11 +78,15 @@ struct Partial {
 // rounding.
 struct AttendOptions {
   Index key_block = 64;    // keys whose scores are in flight at once
+  int group = 1;           // blocks of queries that take turns at a chunk of keys, <= kMostBlocks
+  Index chunk_bytes = 0;   // of such a chunk's keys and values; 0: all keys
   int exp_degree = 5;      // of the polynomial: 3 (7.5e-5), 4 (4e-6), 5 (1.8e-7)
   bool lazy_max = true;    // move the maximum only when a score passes it by 2^16
   bool pipelining = true;  // bf16: exponentials of one block inside the scores of the next
   bool prefetch = true;    // rows of k a tile ahead; a block's rows of q and out, meanwhile
 };
+
+constexpr int kMostBlocks = 8;
 
 // One row by the definition, scalar, in double: what the engine falls back to when a row is not
 // finite, so that NaN and Inf come through exactly where they are admitted, and nowhere else.

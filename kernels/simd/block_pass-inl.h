@@ -43,6 +43,12 @@ double ComputedPairs(int rows, Runs runs) {
   return pairs;
 }
 
+struct QueryRows {
+  Index head, first;
+  int rows;
+  Index next;  // the first query of what probably comes after it
+};
+
 template <class T>
 class BlockPass {
  public:
@@ -85,16 +91,37 @@ class BlockPass {
   // many. f(batch, head, first, rows).
   template <class F>
   void ForEachBlock(F f) const {
+    ForEachGroup(1, [&](Index b, const QueryRows* blocks, int) {
+      f(b, blocks->head, blocks->first, blocks->rows);
+    });
+  }
+
+  // The same for groups of at most `most` blocks that share their K/V head, smaller where threads
+  // are many. f(batch, blocks, count).
+  template <class F>
+  void ForEachGroup(int most, F f) const {
     const Index blocks = (p_.queries + kQueries - 1) / kQueries;
-    const Index items = p_.batch * p_.heads * blocks;
+    const Index heads = p_.heads / p_.kv_heads, shared = heads * blocks;  // by a K/V head
+    const Index all = p_.batch * p_.kv_heads * shared;
+    const Index each = std::clamp<Index>(all / (4 * omp_get_num_threads()), 1, most);
+    const Index groups = (shared + each - 1) / each;
     const bool longest_last = p_.mask.causal && p_.mask.pattern == Mask::Pattern::kFull;
-    const Index claim = std::clamp<Index>(items / (32 * omp_get_num_threads()), 1, 4);
+    const Index claim = each > 1 ? 1 : std::clamp<Index>(all / (32 * omp_get_num_threads()), 1, 4);
 #pragma omp for schedule(dynamic, claim) nowait
-    for (Index item = 0; item < items; ++item) {
-      const Index b = item / (p_.heads * blocks), h = item / blocks % p_.heads;
-      const Index block = item % blocks,
-                  first = (longest_last ? blocks - 1 - block : block) * kQueries;
-      f(b, h, first, static_cast<int>(std::min<Index>(kQueries, p_.queries - first)));
+    for (Index item = 0; item < p_.batch * p_.kv_heads * groups; ++item) {
+      const Index unit = item / groups, group = item % groups;
+      const Index begin = group * shared / groups, end = (group + 1) * shared / groups;
+      const Index ahead = longest_last ? begin - end : end - begin;
+      QueryRows rows[kMostBlocks];
+      int count = 0;
+      for (Index i = begin; i < end; ++i, ++count) {
+        const Index block = longest_last ? blocks - 1 - i % blocks : i % blocks;
+        const Index first = block * kQueries;
+        rows[count] = {unit % p_.kv_heads * heads + i / blocks, first,
+                       static_cast<int>(std::min<Index>(kQueries, p_.queries - first)),
+                       (block + ahead) * kQueries};
+      }
+      f(unit / p_.kv_heads, rows, count);
     }
   }
 
@@ -104,6 +131,53 @@ class BlockPass {
   const Index rows_;  // of one head
   const KeyStore<T> keys_;
 };
+
+// A group's blocks take turns at chunks of the keys: the same chunks whatever the group, so that
+// the result does not depend on it. A short rest is done with the chunk before it.
+template <class T, class Runs>
+void AttendGroup(const Problem& p, const AttendOptions& options, Runs runs,
+                 const KeySource<T>& keys, Index limit, Index b, const QueryRows* blocks, int count,
+                 LaneMask* mask, Attender<T>* engine) {
+  const Index least = KeyBlock(options);
+  const Index row_bytes = (p.head_dim + p.v_dim) * static_cast<Index>(sizeof(T));
+  const Index chunk = options.chunk_bytes
+                          ? std::max<Index>(1, options.chunk_bytes / row_bytes / least) * least
+                          : limit;
+  bool more[kMostBlocks];
+  for (int i = 0; i < count; ++i) {
+    engine->Open(i, b, blocks[i].head, blocks[i].first, blocks[i].rows);
+    more[i] = true;
+  }
+  for (Index at = 0; at < limit; at += chunk) {
+    const Index later = at + chunk < limit ? at + chunk : 0, share = (chunk + count - 1) / count;
+    for (int i = 0; i < count; ++i) {
+      if (!more[i]) continue;
+      more[i] = false;
+      engine->Resume(i);
+      if (count > 1) {
+        engine->FetchLater(keys, std::min(later + i * share, limit),
+                           std::min(later + (i + 1) * share, limit), (kRows + count - 1) / count);
+      }
+      runs(p, blocks[i].first, blocks[i].rows, limit, mask,
+           [&](Index begin, Index end, const LaneMask* m) {
+             const bool whole = end < at + chunk + least;
+             if (begin < at && end < at + least) return;  // done
+             if (whole)
+               engine->ExpectEnd(blocks[i].next);
+             else
+               more[i] = true;
+             const Index from = std::max(begin, at), to = whole ? end : at + chunk;
+             if (from < to) engine->Attend(keys, from, to, m);
+           });
+      if (!more[i]) engine->End();
+    }
+  }
+  for (int i = 0; i < count; ++i) {
+    if (!more[i]) continue;
+    engine->Resume(i);
+    engine->End();
+  }
+}
 
 template <class Runs>
 void AttendBlocks(const Problem& p, const Inputs& in, const Output& out,
@@ -118,12 +192,10 @@ void AttendBlocks(const Problem& p, const Inputs& in, const Output& out,
       pass.CopyKeys(in);
       Attender<T> engine = pass.Engine(in, out, engines);
       LaneMask mask;
-      pass.ForEachBlock([&](Index b, Index h, Index first, int rows) {
-        const KeySource<T> keys = pass.Keys(in, b, p.KvHead(h));
-        engine.Begin(b, h, first, rows);
-        runs(
-            p, first, rows, pass.KeyLimit(p, in, b), &mask,
-            [&](Index begin, Index end, const LaneMask* m) { engine.Attend(keys, begin, end, m); });
+      pass.ForEachGroup(options.group, [&](Index b, const QueryRows* blocks, int count) {
+        const Index limit = pass.KeyLimit(p, in, b);
+        AttendGroup(p, options, runs, pass.Keys(in, b, p.KvHead(blocks->head)), limit, b, blocks,
+                    count, &mask, &engine);
       });
       engine.Flush();
     }

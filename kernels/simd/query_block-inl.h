@@ -24,6 +24,7 @@ namespace HWY_NAMESPACE {
 struct QueryBlock {
   Index batch = 0, head = 0, first = 0, step = 1;
   int rows = 0;
+  bool open = false;  // gets more keys
   bool empty = true;  // o holds nothing yet
   float* q;           // [words][kQueries]; float32: times scale * log2(e)
   float* o;           // [v_dim][kQueries]
@@ -31,6 +32,12 @@ struct QueryBlock {
   float* sum;         // of the probabilities
   float* low;         // -threshold until the first admitted key, then -inf
 };
+
+// Into the second level: the first has no room for what is wanted a block later.
+inline void FetchLines(const void* row, Index bytes) {
+  for (Index at = 0; at < bytes; at += 64)
+    __builtin_prefetch(static_cast<const std::byte*>(row) + at, 0, 2);
+}
 
 template <class T>
 class BlockEnds {
@@ -88,11 +95,6 @@ class BlockEnds {
  private:
   using W = Words<T>;
 
-  // Into the second level: the first has no room for what is wanted a block later.
-  static void FetchLines(const void* row, Index bytes) {
-    for (Index at = 0; at < bytes; at += 64)
-      __builtin_prefetch(static_cast<const std::byte*>(row) + at, 0, 2);
-  }
   void Fetch(const ConstTensor& t, const QueryBlock& b, Index query, Index columns) const {
     const Index bytes = static_cast<Index>(SizeOf(t.dtype));
     const Index row = b.batch * t.batch_stride + b.head * t.head_stride + query * t.row_stride;
