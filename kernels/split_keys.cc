@@ -26,9 +26,18 @@
 //   hardware's prefetchers see no stream, a fifth of the rate. Fetched into the first-level cache:
 //   0.6 where the second-level one gives 0.8.
 // - One and two rows: prefetching all of the next block costs a quarter (0.73 of the read bandwidth
-//   instead of 0.93), two keys side by side a half (0.50). Blocks of 64 KiB instead of 256 KiB:
-//   0.85. The loop over columns not unrolled by four: 4.6 cycles a line from the second-level cache
-//   instead of 2.7. Two sums a logit: nothing.
+//   instead of 0.93), two keys side by side a half (0.50). The loop over columns not unrolled by
+//   four: 4.6 cycles a line from the second-level cache instead of 2.7. Two sums a logit: nothing.
+//   Queries held in registers, where a load of them for each load of K was, and blocks of 1 MiB
+//   instead of 256 KiB: from the last-level cache 0.75 -> 0.85 of its bandwidth, at 34 MB 0.62 ->
+//   0.83, from memory 0.84 -> 0.92. Blocks of 32 and 64 KiB: 0.79 and 0.86 from memory.
+// - Three and four rows, whose arithmetic takes about as long as reading: the hardware's
+//   prefetchers follow too late (0.31 of the bandwidth at 34 MB without software's), and software's
+//   never brought more than 22 GB/s of 29 ... 38, with as many rows as eight too: the whole next
+//   block 0.53 and from memory 0.60, 16 KiB ahead in the same stream 0.62 and 0.66 (2, 4, 8 KiB:
+//   0.37, 0.44, 0.51), with blocks of 64 and 256 KiB instead of 32 less by 0.1. One line at a time
+//   instead of in bursts, one key and four keys side by side instead of two: nothing that held at
+//   all sizes.
 #include <omp.h>
 
 #include <cmath>

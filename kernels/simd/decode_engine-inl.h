@@ -26,18 +26,21 @@ using namespace decode_units;  // NOLINT
 // Rows that do nothing but stream: the hardware's own prefetchers do best, in long runs, if the
 // first lines of the next run are there when it begins.
 constexpr Index kHeadBytes = 8192;
+// Rows whose arithmetic takes about as long as reading: so far ahead in what is being read.
+constexpr Index kAheadBytes = 16384;
 
 inline Layout LayoutOf(const Problem& p, Index key_block, int threads) {
   Layout l;
   const Index rows = p.heads / p.kv_heads * p.queries;
   l.streams = rows <= kStreamRows;
+  l.balanced = !l.streams && rows <= 4;
   l.rows = std::min(kUnitRows, RoundUp(rows, kMaxRows));
   l.q_stride = RoundUp(p.head_dim, 2 * kLanes);
   l.out_stride = RoundUp(p.v_dim, 2 * kLanes);
   l.widen = p.dtype == DType::kBF16 && !HWY_NATIVE_DOT_BF16;
   // Rows of queries read a block again and again, from the second-level cache; what was widened is
-  // read at once, from the first.
-  const Index bytes = l.widen ? 16384 : l.streams ? 262144 : 65536;
+  // read at once, from the first. Streams are the better the longer they are.
+  const Index bytes = l.widen ? 16384 : l.streams ? 1048576 : l.balanced ? 32768 : 65536;
   const Index row = std::max(p.head_dim, p.v_dim) * (l.widen ? 4 : SizeOf(p.dtype));
   l.key_block = std::clamp<Index>(bytes / row / 16 * 16, 32, 2048);
   if (threads > 1) {  // 16 blocks a thread, so that one more or less is little
@@ -98,11 +101,15 @@ class Decoder {
         logit_steps += LogitSteps<rows, T>(to - from, p_.head_dim);
         value_steps += ValueSteps<rows, T>(to - from, p_.v_dim);
       });
-      Ahead values = AheadOf(in_.v, unit, p_.v_dim, from, to, logit_steps);
+      Ahead values = layout_.balanced
+                         ? FurtherAhead(in_.k, unit, p_.head_dim, from, to, logit_steps)
+                         : AheadOf(in_.v, unit, p_.v_dim, from, to, logit_steps);
       ForEachRowTile(unit.rows, [&](auto rows, Index row) {
         Weights<rows>(unit, row, k, from, to, limit, masked, values);
       });
-      Ahead keys = AheadOf(in_.k, next_unit, p_.head_dim, next_from, next_to, value_steps);
+      Ahead keys = layout_.balanced
+                       ? FurtherAhead(in_.v, unit, p_.v_dim, from, to, value_steps)
+                       : AheadOf(in_.k, next_unit, p_.head_dim, next_from, next_to, value_steps);
       ForEachRowTile(unit.rows, [&](auto rows, Index row) {
         AddWeighted<rows>(row, v, to - from, keys, part);
       });
@@ -165,6 +172,14 @@ class Decoder {
         static_cast<const char*>(t.data) +
         size * (unit.batch * t.batch_stride + unit.kv_head * t.head_stride + from * t.row_stride);
     return {data, size * t.row_stride, size * columns, std::max(to - from, Index{0}), steps};
+  }
+
+  // What lies kAheadBytes beyond rows [from, to).
+  Ahead FurtherAhead(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to,
+                     Index steps) const {
+    const Index further = kAheadBytes / (static_cast<Index>(SizeOf(p_.dtype)) * columns);
+    return AheadOf(t, unit, columns, std::min(from + further, p_.keys),
+                   std::min(to + further, p_.keys), steps);
   }
 
   // Rows [from, to) of K or V as T.

@@ -243,6 +243,9 @@ HWY_INLINE void TileInBlocks(const T* HWY_RESTRICT q, Row row, Index columns,
 template <int kRows>
 constexpr int kTogetherKeys = kRows <= kStreamRows ? 1 : 2;
 
+// Vectors of queries that stay in registers beside the sums.
+constexpr int kHeldQueries = kLanes == 16 ? 8 : 0;
+
 // Rows fewer than blocks: sums[0] are the logits of kGroup keys of each row.
 template <int kRows, class T, class Row>
 HWY_INLINE void TileInLanes(const T* HWY_RESTRICT q, Index q_stride, Row row, Index columns,
@@ -254,9 +257,37 @@ HWY_INLINE void TileInLanes(const T* HWY_RESTRICT q, Index q_stride, Row row, In
   constexpr int kKeys = kGroup<kRows>;
   constexpr Index kVector = kLanes * 4 / sizeof(T);
   constexpr int kTogether = kTogetherKeys<kRows>;
-  const Index whole = columns / kVector * kVector, rest = columns - whole;
   VF acc[kLanes];
   Unroll<kLanes>([&](auto i) ATTNBENCH_INLINED { acc[i] = hn::Zero(DF()); });
+  // Rows of K of just so many vectors: queries stay in registers, nothing but K is loaded.
+  const auto held = [&](auto vectors) ATTNBENCH_INLINED {
+    if constexpr (vectors * kRows <= kHeldQueries) {
+      if (columns != vectors * kVector) return false;
+      V x[kRows][vectors];
+      Unroll<kRows * vectors>([&](auto i) ATTNBENCH_INLINED {
+        constexpr int r = i / vectors, u = i % vectors;
+        x[r][u] = InRegister(hn::Load(d, q + r * q_stride + u * kVector));
+      });
+      Unroll<kKeys * vectors>([&](auto i) ATTNBENCH_INLINED {
+        constexpr int key = i / vectors, u = i % vectors;
+        if constexpr (u % 4 == 0) ahead.Fetch();
+        const V y = InRegister<(kRows > 1)>(
+            hn::LoadU(d, row(std::integral_constant<int, key>()) + u * kVector));
+        Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
+          acc[r * kKeys + key] = E::Dot(y, x[r][u], acc[r * kKeys + key]);
+        });
+      });
+      return true;
+    } else {
+      return false;
+    }
+  };
+  if (kRows <= kStreamRows &&
+      (held(std::integral_constant<int, 8>()) || held(std::integral_constant<int, 4>()))) {
+    sums[0] = SumAcross(acc);
+    return;
+  }
+  const Index whole = columns / kVector * kVector, rest = columns - whole;
   Unroll<kKeys / kTogether>([&](auto group) ATTNBENCH_INLINED {
     const auto column = [&](Index c) ATTNBENCH_INLINED {
       V x[kRows];

@@ -77,8 +77,9 @@ struct Part {
 struct Layout {
   Index rows;  // of a unit at most, in whole tiles
   Index q_stride, out_stride, key_block;
-  bool streams;  // too few rows for arithmetic to matter
-  bool widen;    // bf16 that must become f32 first
+  bool streams;   // too few rows for arithmetic to matter
+  bool balanced;  // so few that it takes about as long as reading
+  bool widen;     // bf16 that must become f32 first
 
   struct Thread {
     std::byte* q;                    // packed, tile by tile
