@@ -92,7 +92,9 @@ def exponents(time: pd.DataFrame, memory: pd.DataFrame) -> Table:
               "last slope", f"memory {unit}^p [95 %]", "last slope", f"{unit} (sizes)"]  # fmt: skip
     known = {tuple(row[c] for c in by): row for _, row in memory.iterrows()}
     rows = []
-    for _, row in time[time["sizes"] > 1].iterrows():
+    for _, row in time.iterrows():
+        if row["sizes"] < 2:
+            continue
         other = known.get(tuple(row[c] for c in by))
         cells = [str(row[c]) for c in by]
         for one in (row, other):
