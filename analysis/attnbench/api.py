@@ -163,7 +163,7 @@ def _with_weights(q: Array, k: Array, v: Array, **given: Any) -> tuple[Array, Ar
     if found is None or "weights" in found["provides"]:
         return _core.attention(q, k, v, **given, return_weights=True)
     output = _core.attention(q, k, v, **given)
-    return output, _core.attention(q, k, k, **given | {"kernel": "auto"}, return_weights=True)[1]
+    return output, _core.attention(q, k, k, **dict(given, kernel="auto"), return_weights=True)[1]
 
 
 def _matrix(name: str, array: Any, ndims: tuple[int, ...], columns: int | None = None) -> Array:

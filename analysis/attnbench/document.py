@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib
+import matplotlib.pyplot as plt
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -209,7 +210,7 @@ def write_pdf(run: Run, path: Path, baseline: str | None = None) -> None:
             for page in pages.made:
                 page.set_facecolor("white")
                 pdf.savefig(page)
-                matplotlib.pyplot.close(page)
+                plt.close(page)
 
 
 def latex(run: Run, drawn: Sequence[str]) -> str:

@@ -222,7 +222,8 @@ def fit_summary(
     Columns: label, kernel, the fixed sizes, exponent, low, high, offset, scale (ns or bytes),
     n_min, n_max, sizes, rounds, last_slope, provisional, note. A series too short for a fit stays,
     with its last local slope and the note that says why. What was fitted once is remembered with
-    the summary: a report's tables and figures ask for the same fits.
+    the summary: a report's tables and figures ask for the same fits. attrs["alone"]: how many
+    series have a single size.
     """
     over = over or growth_axis(summary)
     good = summary[summary["status"] == "ok"]
@@ -258,7 +259,9 @@ def _fit_summary(
         fits.append(row.pop("fit"))
         rows.append(row)
     table = pd.DataFrame(rows)
-    table.attrs = {"over": over, "quantity": quantity, "by": by}
+    measured = summary[summary["status"] == "ok"].groupby(by, dropna=False)[over].nunique()
+    alone = int((measured == 1).sum())
+    table.attrs = {"over": over, "quantity": quantity, "by": by, "alone": alone}
     return table, fits
 
 

@@ -112,9 +112,11 @@ def plot_panels(
             1, len(panels), squeeze=False, layout="constrained", width_ratios=widths,
             figsize=(width_in, height), facecolor="white",
         )  # fmt: skip
+        image = None
         for at, (weights, tokens, keys, title) in zip(axes[0], panels):
             image = draw(at, weights, tokens, keys)
             at.set_title(title, y=1.0, pad=label_in * 72 + 4)  # one height, whatever the labels
+        assert image is not None
         bar = figure.colorbar(image, ax=axes[0], fraction=0.05, pad=0.02, aspect=30)
         bar.set_label("weight")
         bar.outline.set_visible(False)
@@ -157,6 +159,7 @@ def plot_heads(
         )  # fmt: skip
         for axis in axes.flat:
             axis.set_axis_off()
+        image = None
         for axis, one, title in zip(axes.flat, maps, titles):
             image = axis.imshow(checked(one, queries, keys), cmap=COLOURS, vmin=0, vmax=1,
                                 aspect="auto", interpolation="nearest")  # fmt: skip
@@ -166,6 +169,7 @@ def plot_heads(
             axis.grid(visible=False)
             axis.spines[:].set_visible(True)
             axis.set_title(title, fontsize="small", pad=2)
+        assert image is not None
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=30)
         bar.set_label("weight")
         bar.outline.set_visible(False)

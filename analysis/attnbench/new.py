@@ -170,8 +170,9 @@ def main(args: argparse.Namespace) -> int:
     if args.plugin:
         print(f"  cmake -S {name} -B {name}/build && cmake --build {name}/build")
     width = max(len(step) for step, _ in steps)
+    program = "./attnbench" if IN_TREE else "attnbench"
     for step, words in steps:
-        print(f"  attnbench {step:{width}}  {words}")
+        print(f"  {program} {step:{width}}  {words}")
     return 0
 
 

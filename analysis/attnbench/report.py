@@ -50,8 +50,8 @@ class Run:
 
     @property
     def grows(self) -> bool:
-        """Whether there are exponents to speak of."""
-        return bool(len(self.time)) and self.summary[self.time.attrs["over"]].nunique() > 1
+        """Whether there is a series of more than one size."""
+        return bool(len(self.time)) and bool((self.time["sizes"] > 1).any())
 
     @functools.cached_property
     def tables(self) -> dict[str, tables.Table]:
@@ -110,6 +110,9 @@ def fit_notes(run: Run) -> list[str]:
             f"* provisional: fewer than {fit.PROVISIONAL_BELOW} sizes"
             f" (none is fitted with fewer than {fit.FEWEST_SIZES})."
         )
+    if alone := run.time.attrs["alone"]:
+        unit = "n" if over == "keys" else over
+        notes.append(f"Series with a single {unit}, of which no growth can be seen: {alone}.")
     caches = machine.cache_bytes(run.records.attrs["environment"])
     if caches:
         sizes = ", ".join(f"L{i} {bytes_text(c)}" for i, c in enumerate(caches, 1))

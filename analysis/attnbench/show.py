@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -142,7 +143,7 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
     with mpl.rc_context({"pdf.fonttype": 42}):
         for path in paths:
             figure.savefig(path, dpi=200, facecolor="white")
-    mpl.pyplot.close(figure)
+    plt.close(figure)
     return paths
 
 

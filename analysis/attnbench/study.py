@@ -40,6 +40,7 @@ def _print(record: dict) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from attnbench import extras, studies
+    from attnbench.places import IN_TREE
 
     try:
         if args.name is None:
@@ -49,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
                 print(f"{study.name:{width}}  {study.question}")
             return 0
         study = studies.module(args.name).STUDY
-        for extra in study.extras:
+        for extra in study.extras if IN_TREE else ():
             extras.install(extra)
         folder = args.output or DEFAULT / study.name
         record = studies.execute(study, folder, args.quick)
@@ -58,6 +59,12 @@ def main(args: argparse.Namespace) -> int:
         if args.output is None:
             folders = sorted(path.parent for path in DEFAULT.glob("*/study.json"))
             studies.write(DEFAULT / "report.html", studies.report(folders, DEFAULT))
+    except ModuleNotFoundError as error:  # an installed package brings no extras by itself
+        print(
+            f"attnbench study: {error.name} is not installed; pip install 'attnbench[experiments]'",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError, extras.SetupError) as error:
         print(f"attnbench study: {error}", file=sys.stderr)
         return 2

@@ -84,7 +84,8 @@ def digest(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def exponents(time: pd.DataFrame, memory: pd.DataFrame) -> Table:
-    """Fitted growth of time and memory, a series a row, from two tables of fit.fit_summary."""
+    """Fitted growth of time and memory, a series a row, from two tables of fit.fit_summary. A series
+    of a single size has none and is left out."""
     by, over = time.attrs["by"], time.attrs["over"]
     unit = "n" if over == "keys" else _HEADS.get(over, over)
     header = ["kernel", *(_HEADS.get(c, c) for c in by[1:]), f"time {unit}^p [95 %]",
@@ -92,6 +93,8 @@ def exponents(time: pd.DataFrame, memory: pd.DataFrame) -> Table:
     known = {tuple(row[c] for c in by): row for _, row in memory.iterrows()}
     rows = []
     for _, row in time.iterrows():
+        if row["sizes"] < 2:
+            continue
         other = known.get(tuple(row[c] for c in by))
         cells = [str(row[c]) for c in by]
         for one in (row, other):
@@ -152,7 +155,7 @@ def peer_table(records: pd.DataFrame, summary: pd.DataFrame) -> Table:
     sizes = size_columns(summary)
     extra = [c for c in ("dtype", "threads") if data[c].nunique() > 1]
     header = [*(_HEADS.get(s, s) for s in sizes), "mask", *extra, "best of ours", "time",
-              "best peer", "time", "ours / peer [95 %]"]  # fmt: skip
+              "best peer", "time", "time, ours / peer [95 %]"]  # fmt: skip
     rows = []
     for _, row in data.iterrows():
         ratio = significant(row["ratio"])

@@ -82,6 +82,19 @@ def test_a_difference_within_the_drift_of_the_machine_is_no_regression(tmp_path:
     assert found.drift == pytest.approx(np.log(100 / 90), rel=1e-3) and not found.regressed
 
 
+def test_a_move_of_all_cases_between_sessions_is_carried_up_to_a_limit(tmp_path: Path) -> None:
+    old = records.load(run(tmp_path, "old"))
+
+    def compared(name: str, slower) -> compare.Comparison:  # type: ignore[no-untyped-def]
+        return compare.compare(old, records.load(run(tmp_path, name, slower=slower)))
+
+    mood = compared("mood", lambda k, n: 1.08)
+    assert not mood.regressed and mood.drift == pytest.approx(np.log(1.08), abs=0.01)
+    one = compared("one", lambda k, n: 1.08 * (1.3 if k == "flash" else 1)).table
+    assert set(one[one["verdict"] == "SLOWER"]["label"]) == {"flash"}
+    assert set(compared("build", lambda k, n: 1.5).table["verdict"]) == {"SLOWER"}
+
+
 def test_rounds_of_one_session_are_paired(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     mood = np.exp(0.2 * rng.normal(size=8))  # of the round, the same for both sides

@@ -44,8 +44,8 @@ def test_links_and_pictures_lead_to_files(page: Path) -> None:
             assert (page.parent / link).exists(), link
 
 
-def gallery() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "gallery.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -53,8 +53,27 @@ def gallery() -> ModuleType:
 
 
 def test_the_gallery_shows_the_reference_run_as_it_is() -> None:
-    assert (ROOT / "docs" / "gallery.md").read_text() == gallery().page()
+    assert (ROOT / "docs" / "gallery.md").read_text() == script("gallery").page()
     assert (ROOT / "docs" / "gallery.md").read_text().count("![") >= 6
+
+
+def test_the_page_of_trust_is_what_its_studies_left(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    trust = script("trust")
+    text = trust.page()
+    assert (ROOT / "docs" / "trust.md").read_text() == text
+    assert text.count("`./attnbench study ") >= 3 and "compare" in text
+    kept = sorted(trust.KEPT.glob("*.json"))
+    assert not any('"quick": true' in path.read_text() for path in kept)
+    monkeypatch.setattr(trust, "KEPT", tmp_path / "kept")
+    run = tmp_path / "run" / kept[0].stem
+    run.mkdir(parents=True)
+    record = kept[0].read_text()
+    (run / "study.json").write_text(record.replace('"quick": false', '"quick": true'))
+    trust.take_up(run.parent)
+    assert trust.page() == trust.INTRODUCTION  # a first look is not kept
+    (run / "study.json").write_text(record)
+    trust.take_up(run.parent)
+    assert (tmp_path / "kept" / kept[0].name).read_text() == record
 
 
 def test_every_page_is_in_the_contents() -> None:

@@ -187,10 +187,12 @@ def shell_blocks(page: str) -> list[str]:
 @needs_harness
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
 @pytest.mark.parametrize(
-    ("page", "host"), [("kernel_out_of_tree.md", "plugin"), ("kernel_in_python.md", "python")]
-)
+    ("page", "host", "name"),
+    [("kernel_out_of_tree.md", "plugin", "my_plugin"),
+     ("kernel_in_python.md", "python", "my_python_kernel")],
+)  # fmt: skip
 def test_the_page_works_when_it_is_followed_literally(
-    page: str, host: str, tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, host: str, name: str, tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     blocks = shell_blocks(page)
@@ -198,8 +200,8 @@ def test_the_page_works_when_it_is_followed_literally(
     for block in blocks:
         done = run("bash", "-euc", block, cwd=tmp_path)
         assert done.returncode == 0, block + done.stdout + done.stderr
-    records = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
-    mine = [r for r in map(json.loads, records) if r["kernel"] == "my_kernel"]
+    records = (tmp_path / f"run_{host}" / "records.jsonl").read_text().splitlines()
+    mine = [r for r in map(json.loads, records) if r["kernel"] == name]
     assert mine and {(r["host"], r["status"]) for r in mine} == {(host, "ok")}
 
 

@@ -61,6 +61,20 @@ def test_a_long_sweep_shows_a_digest_and_where_the_rest_is(written: Path) -> Non
     assert len(rows(report.terminal(run, every_case=True))) == 10
 
 
+def test_series_of_a_single_size_are_counted_and_take_no_rows(tmp_path: Path) -> None:
+    lone = sweep(sizes=(4096,), kernels=("naive",), rounds=2)
+    both = sweep(kernels=("flash",), rounds=2) + sweep(
+        sizes=(64,), kernels=("local_window",), rounds=2
+    )
+    failed = [record("local_window", 128, 64, 0, status="failed", reason="killed")]
+    run = report.read([str(write_run(tmp_path / "some", lone + both + failed))])
+    assert [row[0] for row in run.tables["exponents"].rows] == ["flash"]
+    assert "single n, of which no growth can be seen: 2" in report.terminal(run)
+    for size in ([], sweep(sizes=(64,), kernels=("flash",), rounds=2)):
+        alone = report.read([str(write_run(tmp_path / f"alone{len(size)}", lone + size))])
+        assert not alone.grows and "slope" not in report.terminal(alone)
+
+
 def test_the_page_is_one_file_that_needs_no_network(written: Path) -> None:
     page = (written / "report.html").read_text()
     assert not re.search(r'(src|href)="https?:', page) and "<script" not in page

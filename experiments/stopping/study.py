@@ -20,6 +20,7 @@ from attnbench.studies import Claim, Finding, Study
 
 CASES = Path(__file__).with_name("cases.toml")
 SECONDS = 1.0  # the time limit of a visit, the default
+TURNS, QUICK_TURNS, ROUNDS_A_TURN = 6, 2, 2
 RULES: dict[str, dict[str, Any]] = {
     "time only": {"target_interval": 1e-6, "plateau": False},
     "1 %": {"target_interval": 0.01, "plateau": False},
@@ -29,19 +30,35 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-def sweep(folder: Path, name: str, settings: dict[str, Any], rounds: int) -> pd.DataFrame:
-    """One row a round and case, measured if the folder lacks it."""
-    output = folder / "runs" / name.replace(" ", "_").replace("%", "pct")
-    if not (output / "records.jsonl").exists():
-        output.parent.mkdir(parents=True, exist_ok=True)
+def measure(folder: Path, turns: int) -> dict[str, pd.DataFrame]:
+    """Records by rule. The rules are swept in turn, ROUNDS_A_TURN rounds each: whatever the machine
+    does in the meantime hits all alike. What the folder has is not measured again."""
+    done = folder / "turns"
+    begun = int(done.read_text()) if done.exists() else 0
+    for turn in range(begun, turns):
+        for name, settings in RULES.items():
+            sweep(folder / "runs" / stem(name), settings, ROUNDS_A_TURN * (turn + 1))
+        done.write_text(str(turn + 1))
+    return {name: records.load(folder / "runs" / stem(name)) for name in RULES}
+
+
+def stem(name: str) -> str:
+    return name.replace(",", "").replace(" ", "_").replace("%", "pct")
+
+
+def sweep(output: Path, settings: dict[str, Any], rounds: int) -> None:
+    """Goes on with the run until it has so many rounds; begins it where there is none."""
+    if (output / "records.jsonl").exists():
+        options = ["--resume", str(output), "--rounds", str(rounds)]
+    else:
         lines = [f"max_seconds_per_case = {SECONDS}", f"rounds = {rounds}"]
         lines += [f"{key} = {str(value).lower()}" for key, value in settings.items()]
-        text = CASES.read_text().replace("rounds = 6", "\n".join(lines))
         experiment = output.with_suffix(".toml")
-        experiment.write_text(text)
-        command = [str(cli.harness()), "sweep", str(experiment), "-o", str(output)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return records.load(output)
+        experiment.parent.mkdir(parents=True, exist_ok=True)
+        experiment.write_text(CASES.read_text().replace("rounds = 6", "\n".join(lines)))
+        options = [str(experiment), "-o", str(output)]
+    command = [str(cli.harness()), "sweep", *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def spent(frame: pd.DataFrame) -> dict[str, Any]:
@@ -61,8 +78,10 @@ def spent(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def run(folder: Path, quick: bool) -> Finding:
-    rounds = 3 if quick else 6
-    found = {name: spent(sweep(folder, name, s, rounds)) for name, s in RULES.items()}
+    found = {
+        name: spent(frame)
+        for name, frame in measure(folder, QUICK_TURNS if quick else TURNS).items()
+    }
     longest, default = found["time only"], found["2 %, plateau (default)"]
     text = [
         f"{name}: {v['seconds']:.2f} s of samples a visit; the child's interval {v['own']:.2%}, the "

@@ -28,6 +28,7 @@ def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
     )
     peak = shown["ceiling_gflops"].max()
     peak = peak if peak > 0 else shown["gflops"].max()
+    image = None
     for i, label in enumerate(labels):
         panel, own = axes[i // across][i % across], shown[shown["label"] == label]
         own = own.sort_values("gflops").drop_duplicates(["keys", width], keep="last")
@@ -60,6 +61,7 @@ def sizes(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
             panel.tick_params(labelbottom=True)
     for i in range(len(labels), across * down):
         axes[i // across][i % across].set_axis_off()
+    assert image is not None
     bar = figure.colorbar(
         image, ax=axes, shrink=min(1, 1.1 / figure.get_figheight() + 0.3), pad=0.01, aspect=16
     )

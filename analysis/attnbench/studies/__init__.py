@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 
 from attnbench import machine
 from attnbench.figures import style
+from attnbench.places import ROOT
 from attnbench.tables import Table
 
-ROOT = Path(__file__).resolve().parents[3]
 FORMATS = ("pdf", "png", "svg")
 
 
@@ -199,14 +199,14 @@ def report(folders: Sequence[Path], root: Path | None = None) -> str:
     """One page with a section for each folder's study; links are relative to ``root``."""
     from attnbench import page
 
-    sections, agreeing = [], 0
-    for folder in folders:
-        record = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    found = [json.loads((f / "study.json").read_text(encoding="utf-8")) for f in folders]
+    sections = []
+    for folder, record in zip(folders, found, strict=True):
         prefix = "" if root is None else f"{folder.relative_to(root)}/"
         sections.append((record["study"], record["question"], _section(record, folder, prefix)))
-        agreeing += record["agrees"]
     if len(sections) == 1:
-        return page.document(f"study {sections[0][0]}", verdict(record), sections)
+        return page.document(f"study {sections[0][0]}", verdict(found[0]), sections)
+    agreeing = sum(record["agrees"] for record in found)
     lead = f"{len(sections)} studies; {agreeing} found in every point what was expected"
     return page.document("studies", lead, sections)
 

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+# For pyright: scipy is Any here, as it is to mypy (pyproject.toml).
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
