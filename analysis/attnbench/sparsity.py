@@ -178,25 +178,30 @@ class Shape(NamedTuple):
     locality: Array
 
 
-def shape(q: Array, k: Array, window: int = 32) -> Shape:
+def shape(q: Array, k: Array, window: int = 32, causal: bool = False) -> Shape:
     """Of q, k ``[heads, n, d]``, means over rows: entropy in nats, the logits' standard deviation,
     the mass of key 0, of the first 4, of the keys within ``window``; and the locality exponent g of
     weight ~ distance^-g, fitted to the mean weights of octaves of distance up to n / 2, sinks left
-    out."""
+    out. Causal: over the keys up to each query's own."""
+    apart = np.subtract.outer(np.arange(q.shape[1]), np.arange(k.shape[1]))
+    seen = apart >= 0 if causal else np.ones_like(apart, bool)
+    apart = np.abs(apart)
     logits = q.astype(np.float64) @ np.swapaxes(k, 1, 2) / np.sqrt(q.shape[-1])
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights = np.where(
+        seen, np.exp(logits - logits.max(-1, keepdims=True, where=seen, initial=-1e300)), 0
+    )
     weights /= weights.sum(-1, keepdims=True)
-    apart = np.abs(np.subtract.outer(np.arange(q.shape[1]), np.arange(k.shape[1])))
-    inner = apart[:, SINKS:]
+    inner, admitted = apart[:, SINKS:], seen[:, SINKS:]
     octaves = 2 ** np.arange(int(np.log2(max(q.shape[1] // 2, 2))))
     means = np.array([
-        weights[:, :, SINKS:][:, (inner >= low) & (inner < 2 * low)].mean(1) for low in octaves
+        weights[:, :, SINKS:][:, (inner >= low) & (inner < 2 * low) & admitted].mean(1)
+        for low in octaves
     ])  # fmt: skip
     middle = [np.log(np.arange(low, 2 * low)).mean() for low in octaves]
     fit = np.polyfit(middle, np.log(np.maximum(means, 1e-300)), 1)
     return Shape(
         -(weights * np.log(np.maximum(weights, 1e-300))).sum(2).mean(1),
-        logits.std(2).mean(1),
+        logits.std(2, where=np.broadcast_to(seen, logits.shape)).mean(1),
         weights[:, :, 0].mean(1),
         weights[:, :, :SINKS].sum(2).mean(1),
         (weights * (apart <= window)).sum(2).mean(1),

@@ -102,6 +102,11 @@ def cached(model: str, text: Path) -> Path:
     return path
 
 
+def default_text(model: str) -> Path:
+    """What a model's tensors are computed over where no text is given."""
+    return ROOT / "experiments" / "text" / getattr(reader(model), "TEXT", "library.txt")
+
+
 def needed_by(experiment: Path) -> tuple[str, Path] | None:
     """Model and text that an experiment file reads its inputs from, or None.
 
@@ -125,8 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text",
         type=Path,
-        default=ROOT / "experiments" / "text" / "library.txt",
-        help="the text that fetch computes Q, K and V over (experiments/text/library.txt)",
+        help="the text that fetch computes Q, K and V over (the model's own in experiments/text)",
     )
 
 
@@ -137,10 +141,12 @@ def main(args: argparse.Namespace) -> int:
                 print(f"{model:10} {reader(model).SUMMARY}")
             for path in sorted(CACHE.glob("*.safetensors")):
                 print(f"cached     {path.relative_to(ROOT)}")
-        elif args.action == "fetch":
-            print(cached(args.model, args.text))
         else:
-            _describe(cached(args.model, args.text))
+            text = args.text or default_text(args.model)
+            if args.action == "fetch":
+                print(cached(args.model, text))
+            else:
+                _describe(cached(args.model, text))
     except ValueError as error:
         print(f"attnbench tensors: {error}", file=sys.stderr)
         return 2
@@ -158,16 +164,20 @@ def _describe(path: Path) -> None:
         tensors, metadata = safetensors.read(file)
     _, heads, n, width = tensors["layer0.q"].shape
     layers = len(tensors) // 3
-    noise = np.random.default_rng(0).standard_normal((2, heads, n, width), np.float32)
+    q, k = np.random.default_rng(0).standard_normal((2, heads, n, width), np.float32)
+    causal = metadata.get("causal") == "true"
     shapes = [
-        np.array(sparsity.shape(tensors[f"layer{i}.q"][0], tensors[f"layer{i}.k"][0]))
+        np.array(
+            sparsity.shape(tensors[f"layer{i}.q"][0], tensors[f"layer{i}.k"][0], causal=causal)
+        )
         for i in range(layers)
     ]
     every = np.concatenate(shapes, 1)
     rows = [(f"layer {i}", np.median(shape, 1)) for i, shape in enumerate(shapes)]
     rows += [("median", np.median(every, 1)), ("least", every.min(1)), ("greatest", every.max(1))]
-    rows.append(("Gaussian", np.median(sparsity.shape(*noise), 1)))
-    print(f"{path}\n{metadata['package']}: {layers} layers x {heads} heads x {width}, n = {n}")
+    rows.append(("Gaussian", np.median(sparsity.shape(q, k, causal=causal), 1)))
+    print(f"{path}\n{metadata['package']}: {layers} layers x {heads} heads x {width}, n = {n}"
+          + (", causal" if causal else ""))  # fmt: skip
     print(f"medians over heads; entropy in nats, of ln n = {np.log(n):.2f}; masses of 1")
     names = ("entropy", "logit deviation", "key 0", "first 4 keys", "local +-32", "locality")
     print(" " * 10 + "".join(f"{name:>17}" for name in names))

