@@ -161,13 +161,10 @@ void AttendGroup(const Problem& p, const AttendOptions& options, Runs runs,
       runs(p, blocks[i].first, blocks[i].rows, limit, mask,
            [&](Index begin, Index end, const LaneMask* m) {
              const bool whole = end < at + chunk + least;
-             if (begin < at && end < at + least) return;  // done
-             if (whole)
-               engine->ExpectEnd(blocks[i].next);
-             else
-               more[i] = true;
-             const Index from = std::max(begin, at), to = whole ? end : at + chunk;
-             if (from < to) engine->Attend(keys, from, to, m);
+             if (!whole || begin >= at + chunk) more[i] = true;
+             if (begin >= at + chunk || (begin < at && end < at + least)) return;
+             if (!more[i]) engine->ExpectEnd(blocks[i].next);
+             engine->Attend(keys, std::max(begin, at), whole ? end : at + chunk, m);
            });
       if (!more[i]) engine->End();
     }
