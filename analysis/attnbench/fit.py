@@ -286,6 +286,9 @@ def _describe(
         row["note"] = f"flat, within {spread:.1f}×"
         return row
     fit = fit_rounds(sizes, matrix.to_numpy(), resamples, seed)
+    if fit.exponent > LARGEST_EXPONENT - 0.01:
+        row["note"] = "no power: the last size stands apart"
+        return row
     row |= {"fit": fit, "exponent": fit.exponent, "low": fit.low, "high": fit.high,
             "offset": fit.offset, "scale": fit.scale}  # fmt: skip
     if fit.provisional:

@@ -130,3 +130,13 @@ def test_a_series_too_short_for_a_fit_says_so(tmp_path: Path) -> None:
     table, fits = fit.fit_summary(frame, records.summarise(frame))
     assert fits == [None] * 4
     assert table["note"].str.contains("too few").all() and table["last_slope"].notna().all()
+
+
+def test_a_step_at_the_last_size_is_no_exponent(tmp_path: Path) -> None:
+    lines = sweep(sizes=[2**k for k in range(7, 12)])
+    for line in lines:  # as a buffer that only large problems need
+        line["peak_rss_bytes"] = 300e3 if line["problem"]["keys"] < 2048 else 700e3
+    frame = records.load(write_run(tmp_path / "run", lines))
+    table, fits = fit.fit_summary(frame, records.summarise(frame), "memory")
+    assert table["exponent"].isna().all() and fits == [None] * 4
+    assert table["note"].str.contains("stands apart").all()
