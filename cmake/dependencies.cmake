@@ -2,10 +2,19 @@
 # Everything the build takes from elsewhere, with the oldest version known to work.
 find_package(OpenMP 4.5 REQUIRED)
 find_package(Threads REQUIRED)
-find_package(nlohmann_json 3.11 REQUIRED)
-find_package(CLI11 2.1 REQUIRED)
-find_package(tomlplusplus 3.3 REQUIRED)
-find_package(benchmark 1.7 REQUIRED)
+
+# From the system, or their sources where it has none, as the images that wheels are built in.
+include(FetchContent)
+set(BENCHMARK_ENABLE_TESTING OFF)
+set(BENCHMARK_ENABLE_INSTALL OFF)
+foreach(needed "nlohmann_json 3.11 nlohmann/json v3.11.3" "CLI11 2.1 CLIUtils/CLI11 v2.4.2"
+               "tomlplusplus 3.3 marzer/tomlplusplus v3.4.0" "benchmark 1.7 google/benchmark v1.8.5")
+  string(REPLACE " " ";" needed ${needed})
+  list(POP_FRONT needed name version repository tag)
+  FetchContent_Declare(${name} GIT_REPOSITORY https://github.com/${repository} GIT_TAG ${tag}
+                       GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS ${version})
+  FetchContent_MakeAvailable(${name})
+endforeach()
 if(ATTNBENCH_TESTS)
   find_package(GTest 1.12 REQUIRED)
 endif()
@@ -16,7 +25,6 @@ pkg_check_modules(HWLOC REQUIRED IMPORTED_TARGET hwloc>=2.4)
 find_package(hwy 1.2 CONFIG QUIET)
 if(NOT hwy_FOUND)
   message(STATUS "Highway >= 1.2 not found: fetching its source")
-  include(FetchContent)
   foreach(part CONTRIB TESTS EXAMPLES INSTALL)
     set(HWY_ENABLE_${part} OFF CACHE BOOL "" FORCE)
   endforeach()

@@ -15,7 +15,8 @@ if(SKBUILD)
   install(FILES ${CMAKE_SOURCE_DIR}/cmake/attnbench.cmake DESTINATION attnbench/cmake
           COMPONENT python)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/experiments DESTINATION attnbench COMPONENT python
-          FILES_MATCHING PATTERN "*.toml" PATTERN "text/*")
+          FILES_MATCHING PATTERN "*.toml" PATTERN "*.py" PATTERN "*.tsv" PATTERN "text/*"
+          PATTERN "__pycache__" EXCLUDE)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/kernels/peers DESTINATION attnbench/kernels
           COMPONENT python FILES_MATCHING PATTERN "*.py")
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/harness/tensors DESTINATION attnbench/harness

@@ -216,7 +216,8 @@ def write_pdf(run: Run, path: Path, baseline: str | None = None) -> None:
 def latex(run: Run, drawn: Sequence[str]) -> str:
     """report.tex: compiles as it is beside tables/ and figures/; `drawn` are the figures there."""
     lines = [
-        r"% Written by attnbench. Each table needs \usepackage{booktabs}, each figure {graphicx}.",
+        r"% Written by attnbench; pdflatex -jobname report-latex report.tex leaves the report.pdf of",
+        r"% --pdf alone. Each table needs \usepackage{booktabs}, each figure {graphicx}.",
         r"\documentclass[10pt]{article}",
         r"\usepackage[a4paper,margin=2cm]{geometry}",
         r"\usepackage{booktabs,graphicx}",
