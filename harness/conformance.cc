@@ -140,6 +140,23 @@ Conformance Conform(const Kernel& kernel, const std::vector<EdgeCase>& cases, in
   return result;
 }
 
+bool Report(const Conformance& result, const Kernel& kernel, const std::string& note,
+            std::ostream& out) {
+  const bool useless = result.passed == 0 && !result.unavailable;
+  const bool ok = !useless && result.failures.empty();
+  out << (ok ? "ok   " : "FAIL ") << kernel.name << note << ": " << result.passed << " passed, "
+      << result.refused << " refused, " << result.failures.size() << " failed"
+      << (result.passed        ? ""
+          : result.unavailable ? " (not available here)"
+                               : " (serves nothing)")
+      << "\n";
+  for (std::size_t i = 0; i < result.failures.size() && i < 10; ++i)
+    out << "       " << result.failures[i] << "\n";
+  if (result.failures.size() > 10) out << "       ...\n";
+  out.flush();
+  return ok;
+}
+
 int RunConformance(const ConformanceSettings& settings, std::ostream& out) {
   std::vector<const Kernel*> kernels;
   for (const std::string& name : settings.kernels) {
@@ -173,19 +190,7 @@ int RunConformance(const ConformanceSettings& settings, std::ostream& out) {
   for (const Kernel* kernel : kernels) {
     const Conformance result =
         Conform(*kernel, kernel->layer ? layer_cases : cases, settings.threads);
-    const bool useless = result.passed == 0 && !result.unavailable;
-    failed |= useless || !result.failures.empty();
-    out << (useless || !result.failures.empty() ? "FAIL " : "ok   ") << kernel->name << ": "
-        << result.passed << " passed, " << result.refused << " refused, " << result.failures.size()
-        << " failed"
-        << (result.passed        ? ""
-            : result.unavailable ? " (not available here)"
-                                 : " (serves nothing)")
-        << "\n";
-    for (std::size_t i = 0; i < result.failures.size() && i < 10; ++i)
-      out << "       " << result.failures[i] << "\n";
-    if (result.failures.size() > 10) out << "       ...\n";
-    out.flush();
+    failed |= !Report(result, *kernel, "", out);
   }
   return failed ? 1 : 0;
 }
