@@ -109,9 +109,12 @@ struct ConformanceSettings {
   int threads = 2;
   Index fuzz_cases = 200;
   std::uint64_t fuzz_seed = 0;  // 0: from the clock; it is printed
+  Index every = 1;              // only each so many-th edge case of a group
 };
+// The edge cases that the settings ask for, the random ones last; sets a seed that is 0.
+std::vector<EdgeCase> CasesOf(ConformanceSettings* settings);
 // `attnbench check`: registry x edge cases and fuzz, a line per kernel. Returns the exit status: 0,
 // 1 on a failure, 2 on an unknown kernel.
-int RunConformance(const ConformanceSettings& settings, std::ostream& out);
+int RunConformance(ConformanceSettings settings, std::ostream& out);
 
 }  // namespace attnbench

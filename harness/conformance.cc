@@ -157,7 +157,22 @@ bool Report(const Conformance& result, const Kernel& kernel, const std::string& 
   return ok;
 }
 
-int RunConformance(const ConformanceSettings& settings, std::ostream& out) {
+std::vector<EdgeCase> CasesOf(ConformanceSettings* settings) {
+  std::vector<EdgeCase> cases;
+  for (const std::string& group : EdgeGroups()) {
+    std::vector<EdgeCase> all = EdgeCases(group);
+    for (std::size_t i = 0; i < all.size(); i += static_cast<std::size_t>(settings->every))
+      cases.push_back(std::move(all[i]));
+  }
+  if (settings->fuzz_seed == 0)
+    settings->fuzz_seed = static_cast<std::uint64_t>(
+        std::chrono::system_clock::now().time_since_epoch().count() / 1000);
+  for (Index i = 0; i < settings->fuzz_cases; ++i)
+    cases.push_back(FuzzCase(settings->fuzz_seed + static_cast<std::uint64_t>(i)));
+  return cases;
+}
+
+int RunConformance(ConformanceSettings settings, std::ostream& out) {
   std::vector<const Kernel*> kernels;
   for (const std::string& name : settings.kernels) {
     const Kernel* kernel = FindKernel(name);
@@ -172,19 +187,12 @@ int RunConformance(const ConformanceSettings& settings, std::ostream& out) {
     for (const Kernel* layer : Layers()) kernels.push_back(layer);
   }
 
-  std::vector<EdgeCase> cases, layer_cases = LayerCases();
-  for (const std::string& group : EdgeGroups())
-    for (EdgeCase& c : EdgeCases(group)) cases.push_back(std::move(c));
-  const std::uint64_t seed =
-      settings.fuzz_seed ? settings.fuzz_seed
-                         : static_cast<std::uint64_t>(
-                               std::chrono::system_clock::now().time_since_epoch().count() / 1000);
-  for (Index i = 0; i < settings.fuzz_cases; ++i) {
-    cases.push_back(FuzzCase(seed + i));
-    layer_cases.push_back(FuzzLayerCase(seed + i));
-  }
+  const std::vector<EdgeCase> cases = CasesOf(&settings);
+  std::vector<EdgeCase> layer_cases = LayerCases();
+  for (Index i = 0; i < settings.fuzz_cases; ++i)
+    layer_cases.push_back(FuzzLayerCase(settings.fuzz_seed + static_cast<std::uint64_t>(i)));
   out << cases.size() << " cases a kernel, " << layer_cases.size() << " a layer, "
-      << settings.fuzz_cases << " of them fuzzed from seed " << seed << "\n";
+      << settings.fuzz_cases << " of them fuzzed from seed " << settings.fuzz_seed << "\n";
 
   bool failed = false;
   for (const Kernel* kernel : kernels) {

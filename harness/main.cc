@@ -184,6 +184,8 @@ class CommandLine {
         ->check(CLI::Range(1, 65536));
     check->add_option("--fuzz", conformance_.fuzz_cases, "Random problems per kernel")
         ->check(CLI::Range(0, 100000000));
+    check->add_option("--every", conformance_.every, "Only each so many-th edge shape")
+        ->check(CLI::Range(1, 1000));
     check->add_option("--seed", conformance_.fuzz_seed,
                       "Of the random problems; 0: from the clock");
     check->add_option("--plugin", plugins_,
@@ -244,6 +246,8 @@ class CommandLine {
                                           std::to_string(conformance_.threads),
                                           "--fuzz",
                                           std::to_string(conformance_.fuzz_cases),
+                                          "--every",
+                                          std::to_string(conformance_.every),
                                           "--seed",
                                           std::to_string(conformance_.fuzz_seed)};
     for (const std::string& kernel : conformance_.kernels)

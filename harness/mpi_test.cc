@@ -100,7 +100,7 @@ class MpiTest : public testing::TestWithParam<int> {
 // By the same oracle, under the same tolerance, as in one process.
 TEST_P(MpiTest, TheKernelsAgreeWithTheOracle) {
   const std::string ranks = std::to_string(GetParam());
-  const Outcome outcome = Harness("check --threads 1 --fuzz 60 --seed 0 --ranks " + ranks);
+  const Outcome outcome = Harness("check --threads 1 --every 3 --fuzz 40 --ranks " + ranks);
   EXPECT_EQ(outcome.status, 0) << outcome.output;
   for (const char* kernel : {"ring", "ulysses"})
     EXPECT_NE(outcome.output.find(std::string("ok   ") + kernel + " on " + ranks + " ranks: "),
@@ -138,16 +138,9 @@ TEST_F(MpiSweep, RanksAreAnAxis) {
     EXPECT_EQ(record["bytes_sent"], record["bytes_to_send"]) << what;
     if (record["kernel"] == "ring")  // (R - 1) n heads (d + d_v) floats
       EXPECT_EQ(record["bytes_sent"], (ranks - 1) * 65 * 2 * 32 * 4);
-    const auto each = record["each_rank"]["peak_rss_bytes"];
+    const auto each = record["rank_peak_rss_bytes"];
     EXPECT_EQ(each.size(), static_cast<std::size_t>(ranks)) << what;
     EXPECT_EQ(record["peak_rss_bytes"], *std::max_element(each.begin(), each.end()));
-    // What lasts: a run is no longer than the sum of its parts on any rank, but for the start.
-    for (int r = 0; r < ranks; ++r) {
-      double sum = 0;
-      for (const char* part : {"compute_ns", "progress_ns", "wait_ns", "merge_ns"})
-        sum += record["parts"][part][static_cast<std::size_t>(r)].get<double>();
-      EXPECT_GT(sum, 0) << what;
-    }
   }
 }
 

@@ -37,32 +37,28 @@ void TakeProcessors(const MpiRanks& ranks, int threads) {
   sched_setaffinity(0, sizeof(set), &set);
 }
 
-// Every group of edge cases, and random ones. Returns the exit status.
-int CheckKernels(Team* team, std::vector<std::string> names, int threads, int fuzz,
-                 std::uint64_t seed, int every) {
+// Returns the exit status.
+int CheckKernels(Team* team, ConformanceSettings settings) {
   std::vector<const Kernel*> kernels;
-  for (const std::string& name : names) {
+  for (const std::string& name : settings.kernels) {
     const Kernel* kernel = FindKernel(name);
     if (!kernel || !DistributionOf(*kernel))
       throw UserError("-k '" + name + "': no kernel of this name can be shared among ranks");
     kernels.push_back(kernel);
   }
   for (const Kernel* kernel : Kernels())
-    if (names.empty() && DistributionOf(*kernel)) kernels.push_back(kernel);
-  std::vector<EdgeCase> cases;
-  for (const std::string& group : EdgeGroups()) {
-    std::vector<EdgeCase> in_group = EdgeCases(group);
-    for (std::size_t i = 0; i < in_group.size(); i += static_cast<std::size_t>(every))
-      cases.push_back(std::move(in_group[i]));
-  }
-  for (int i = 0; i < fuzz; ++i) cases.push_back(FuzzCase(seed + static_cast<std::uint64_t>(i)));
+    if (settings.kernels.empty() && DistributionOf(*kernel)) kernels.push_back(kernel);
+  const std::vector<EdgeCase> all = CasesOf(&settings);
+  std::cout << all.size() << " cases, " << settings.fuzz_cases << " of them fuzzed from seed "
+            << settings.fuzz_seed << std::endl;
   bool failed = false;
   for (const Kernel* kernel : kernels) {
     const Options options(kernel->options);
+    std::vector<EdgeCase> cases = all;
     for (EdgeCase& c : cases)  // heads for all ranks, where there are too few
       if (!DistributionOf(*kernel)->refuse(c.problem, options, team->size()).empty())
         c.problem.heads *= team->size(), c.problem.kv_heads *= team->size();
-    failed |= !Report(Conform(team->Gathered(*kernel), cases, threads), *kernel,
+    failed |= !Report(Conform(team->Gathered(*kernel), cases, settings.threads), *kernel,
                       " on " + std::to_string(team->size()) + " ranks", std::cout);
   }
   return failed ? 1 : 0;
@@ -71,9 +67,9 @@ int CheckKernels(Team* team, std::vector<std::string> names, int threads, int fu
 int Main(int argc, char** argv) {
   CLI::App app{"One rank of a team (started by mpirun or srun)", "attnbench-rank"};
   app.require_subcommand(1);
-  std::vector<std::string> plugins, kernels;
-  int threads = 1, fuzz = 100, every = 1;
-  std::uint64_t seed = 1;
+  std::vector<std::string> plugins;
+  int threads = 1;
+  ConformanceSettings settings;
   CLI::App* child = app.add_subcommand("child", "Measuring process");
   CLI::App* check = app.add_subcommand("check", "Compare with the oracle on all edge shapes");
   const CLI::App* link = app.add_subcommand("link", "Time messages between neighbours");
@@ -81,12 +77,12 @@ int Main(int argc, char** argv) {
     command->add_option("--plugin", plugins, "Shared object with kernels (repeatable)");
     command->add_option("--threads", threads, "OpenMP threads a rank")->check(CLI::Range(1, 1024));
   }
-  check->add_option("-k,--kernel", kernels, "Only this kernel (repeatable)");
-  check->add_option("--fuzz", fuzz, "Random problems per kernel");
-  check->add_option("--every", every, "Only each so many-th edge shape")
-      ->check(CLI::Range(1, 1000));
-  check->add_option("--seed", seed, "Of the random problems");
+  check->add_option("-k,--kernel", settings.kernels, "Only this kernel (repeatable)");
+  check->add_option("--fuzz", settings.fuzz_cases, "Random problems per kernel");
+  check->add_option("--every", settings.every, "Only each so many-th edge shape");
+  check->add_option("--seed", settings.fuzz_seed, "Of the random problems; 0: from the clock");
   CLI11_PARSE(app, argc, argv);
+  settings.threads = threads;
 
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // no rank measures on after its launcher is gone
   const MpiSession session(&argc, &argv);
@@ -107,7 +103,7 @@ int Main(int argc, char** argv) {
   }
   int status;
   try {
-    status = check->parsed() ? CheckKernels(&team, kernels, threads, fuzz, seed, every)
+    status = check->parsed() ? CheckKernels(&team, settings)
                              : ChildLoop(STDIN_FILENO, STDOUT_FILENO, PassesOver(&team));
   } catch (const UserError& e) {
     std::fprintf(stderr, "attnbench: %s\n", e.what());

@@ -23,7 +23,7 @@ std::vector<double> Column(const std::vector<json>& ranks, const char* field) {
 void MostInto(json* record, const char* field, const std::vector<json>& ranks) {
   const std::vector<double> values = Column(ranks, field);
   (*record)[field] = *std::max_element(values.begin(), values.end());
-  (*record)["each_rank"][field] = values;
+  (*record)[std::string("rank_") + field] = values;
 }
 
 // What all ranks can do together.
