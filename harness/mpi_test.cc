@@ -136,8 +136,9 @@ TEST_F(MpiSweep, RanksAreAnAxis) {
       continue;
     }
     EXPECT_EQ(record["bytes_sent"], record["bytes_to_send"]) << what;
-    if (record["kernel"] == "ring")  // (R - 1) n heads (d + d_v) floats
+    if (record["kernel"] == "ring") {  // (R - 1) n heads (d + d_v) floats
       EXPECT_EQ(record["bytes_sent"], (ranks - 1) * 65 * 2 * 32 * 4);
+    }
     const auto each = record["rank_peak_rss_bytes"];
     EXPECT_EQ(each.size(), static_cast<std::size_t>(ranks)) << what;
     EXPECT_EQ(record["peak_rss_bytes"], *std::max_element(each.begin(), each.end()));
