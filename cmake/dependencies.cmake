@@ -33,6 +33,16 @@ if(NOT hwy_FOUND)
   add_library(hwy::hwy ALIAS hwy)
 endif()
 
+# MPI: several processes that share one problem. AUTO takes it where it is found, ON insists on it;
+# without it cases of more than one rank are refused, with the reason.
+set(ATTNBENCH_MPI AUTO CACHE STRING "Kernels over ranks: AUTO, ON or OFF")
+set(MPI_CXX_SKIP_MPICXX TRUE)  # the C interface is all that is used
+if(ATTNBENCH_MPI STREQUAL "AUTO")
+  find_package(MPI 3.0 QUIET COMPONENTS CXX)
+elseif(ATTNBENCH_MPI)
+  find_package(MPI 3.0 REQUIRED COMPONENTS CXX)
+endif()
+
 # BLIS: single-threaded calls inside our own OpenMP. Optional: without it the kernel registers all
 # the same and refuses with the reason.
 find_path(BLIS_INCLUDE_DIR blis.h PATH_SUFFIXES blis-openmp blis)

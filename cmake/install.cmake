@@ -7,9 +7,13 @@ set(CONTRACT_FILES DIRECTORY ${CMAKE_SOURCE_DIR}/kernels/contract ${CMAKE_SOURCE
 set(CONTRACT_PATTERNS FILES_MATCHING PATTERN "*.h" PATTERN "contract/plugin_entry.cc"
                       PATTERN "contract/problem.cc" PATTERN "contract/registry.cc")
 
+set(PROGRAMS attnbench-harness attnbench-bench)
+if(TARGET attnbench-rank)
+  list(APPEND PROGRAMS attnbench-rank)
+endif()
 if(SKBUILD)
   install(TARGETS _core LIBRARY DESTINATION attnbench COMPONENT python)
-  install(TARGETS attnbench-harness attnbench-bench DESTINATION attnbench/bin COMPONENT python)
+  install(TARGETS ${PROGRAMS} DESTINATION attnbench/bin COMPONENT python)
   install(${CONTRACT_FILES} DESTINATION attnbench/include/kernels COMPONENT python
           ${CONTRACT_PATTERNS})
   install(FILES ${CMAKE_SOURCE_DIR}/cmake/attnbench.cmake DESTINATION attnbench/cmake
@@ -30,7 +34,7 @@ set(ATTNBENCH_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/attnbench)
 install(${CONTRACT_FILES} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/attnbench/kernels
         ${CONTRACT_PATTERNS})
 install(FILES ${CMAKE_SOURCE_DIR}/cmake/attnbench.cmake DESTINATION ${ATTNBENCH_CMAKE_DIR})
-install(TARGETS attnbench-harness attnbench-bench DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS ${PROGRAMS} DESTINATION ${CMAKE_INSTALL_BINDIR})
 if(hwy_FOUND)  # a Highway that was fetched into the build cannot be found by others
   # Objects, not an archive: an archive drops the registrars, and with them every kernel.
   set_target_properties(attnbench_kernels PROPERTIES EXPORT_NAME kernels)

@@ -85,6 +85,14 @@ std::string SetThreads(const Value& value, Case* c) {
   return "";
 }
 
+std::string SetRanks(const Value& value, Case* c) {
+  const auto* integer = std::get_if<std::int64_t>(&value);
+  if (!integer || *integer < 1 || *integer > 65536)
+    return "must be an integer in 1 ... 65536, is '" + Text(value) + "'";
+  c->ranks = static_cast<int>(*integer);
+  return "";
+}
+
 std::string SetCache(const Value& value, Case* c) {
   if (Text(value) != "warm" && Text(value) != "cold")
     return "must be 'warm' or 'cold', is '" + Text(value) + "'";
@@ -158,6 +166,7 @@ const std::vector<Field>& Fields() {
       {"sinks", Integer(0, [](Case* c) -> Index& { return c->problem.mask.sinks; }), true},
       {"causal", Boolean([](Case* c) -> bool& { return c->problem.mask.causal; }), true},
       {"threads", SetThreads},
+      {"ranks", SetRanks},
       {"cache", SetCache},
       {"layer", Integer(0, [](Case* c) -> Index& { return c->input.layer; })},
       {"head", Integer(0, [](Case* c) -> Index& { return c->input.head; })},

@@ -185,6 +185,7 @@ std::string FromJson(const json& j, Case* c) {
     Read(j, "cache", &parsed.cache);
     Read(j, "ranks", &parsed.ranks);
     if (parsed.threads < 1) return "threads: must be at least 1";
+    if (parsed.ranks < 1) return "ranks: must be at least 1";
     if (parsed.cache != "warm" && parsed.cache != "cold")
       return "cache: must be 'warm' or 'cold', is '" + parsed.cache + "'";
     *c = std::move(parsed);

@@ -45,7 +45,7 @@ json AnswerPlugins(const json& paths) {
 }
 
 // What a kernel or its inputs throw becomes the case's record; the child lives on.
-json Answer(const json& request) {
+json Answer(const json& request, const Passes& passes) {
   try {
     if (request.contains("plugins")) return AnswerPlugins(request["plugins"]);
     if (request.contains("peak"))
@@ -53,11 +53,11 @@ json Answer(const json& request) {
     Case c;
     if (std::string wrong = FromJson(request.at("case"), &c); !wrong.empty()) return Failed(wrong);
     const std::string pass = request.value("pass", "measure");
-    if (pass == "memory") return MeasureMemory(c);
+    if (pass == "memory") return passes.memory(c);
     if (pass == "claims") return AskClaims(c);
     if (pass != "measure")
       return Failed("pass: must be 'measure', 'memory' or 'claims', is '" + pass + "'");
-    return MeasureCase(c, MeasureSettingsFromJson(request.value("settings", json::object())));
+    return passes.measure(c, request.value("settings", json::object()));
   } catch (const std::bad_alloc&) {
     return Failed("out of memory");
   } catch (const std::exception& e) {
@@ -67,7 +67,14 @@ json Answer(const json& request) {
 
 }  // namespace
 
-int ChildLoop(int in_fd, int out_fd) {
+Passes PassesHere() {
+  return {[](const Case& c, const json& settings) {
+            return MeasureCase(c, MeasureSettingsFromJson(settings));
+          },
+          MeasureMemory};
+}
+
+int ChildLoop(int in_fd, int out_fd, const Passes& passes) {
   const int out = dup(out_fd);
   std::fflush(stdout);
   dup2(STDERR_FILENO, STDOUT_FILENO);
@@ -86,7 +93,7 @@ int ChildLoop(int in_fd, int out_fd) {
     }
     // nlohmann writes non-finite numbers as null; a reason may hold bytes that are no UTF-8.
     const std::string reply =
-        Answer(request).dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+        Answer(request, passes).dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
     if (!WriteAll(out, reply)) break;  // the parent is gone
   }
   std::free(line);

@@ -14,9 +14,6 @@
 namespace attnbench {
 namespace {
 
-// A signalling NaN in float32 and in bfloat16: arithmetic never produces it, so an element that
-// still holds it was not written.
-constexpr std::uint16_t kUnwritten = 0xffa5;
 constexpr std::size_t kFence = 4096;
 constexpr unsigned char kFenceByte = 0xa5, kPoison = 0xff;  // 0xffff...: NaN in every dtype
 

@@ -36,6 +36,10 @@ struct Verdict {
   Index rows_checked = 0;
 };
 
+// An element that holds it was not written: a signalling NaN in float32 and in bfloat16, which
+// arithmetic never produces.
+constexpr std::uint16_t kUnwritten = 0xffa5;
+
 // Runs the kernel once in fenced, poisoned memory and compares. The problem must be valid and not
 // refused. Exceptions of the kernel pass through.
 Verdict Check(const Kernel& kernel, const Problem& problem, const Options& options,
@@ -95,15 +99,22 @@ struct Conformance {
 };
 Conformance Conform(const Kernel& kernel, const std::vector<EdgeCase>& cases, int threads = 1);
 
+// A line of passes and refusals, the failures beneath; `note` follows the kernel's name. False on a
+// failure, also of a kernel that refuses everything and gives no reason of its environment.
+bool Report(const Conformance& result, const Kernel& kernel, const std::string& note,
+            std::ostream& out);
+
 struct ConformanceSettings {
   std::vector<std::string> kernels;  // empty: all
   int threads = 2;
   Index fuzz_cases = 200;
   std::uint64_t fuzz_seed = 0;  // 0: from the clock; it is printed
+  Index every = 1;              // only each so many-th edge case of a group
 };
-// `attnbench check`: registry x edge cases and fuzz, a line per kernel with passes and refusals.
-// Returns the exit status: 0, 1 on a failure (also: a kernel that refuses everything and gives no
-// reason of its environment), 2 on an unknown kernel.
-int RunConformance(const ConformanceSettings& settings, std::ostream& out);
+// The edge cases that the settings ask for, the random ones last; sets a seed that is 0.
+std::vector<EdgeCase> CasesOf(ConformanceSettings* settings);
+// `attnbench check`: registry x edge cases and fuzz, a line per kernel. Returns the exit status: 0,
+// 1 on a failure, 2 on an unknown kernel.
+int RunConformance(ConformanceSettings settings, std::ostream& out);
 
 }  // namespace attnbench

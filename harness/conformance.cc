@@ -140,7 +140,39 @@ Conformance Conform(const Kernel& kernel, const std::vector<EdgeCase>& cases, in
   return result;
 }
 
-int RunConformance(const ConformanceSettings& settings, std::ostream& out) {
+bool Report(const Conformance& result, const Kernel& kernel, const std::string& note,
+            std::ostream& out) {
+  const bool useless = result.passed == 0 && !result.unavailable;
+  const bool ok = !useless && result.failures.empty();
+  out << (ok ? "ok   " : "FAIL ") << kernel.name << note << ": " << result.passed << " passed, "
+      << result.refused << " refused, " << result.failures.size() << " failed"
+      << (result.passed        ? ""
+          : result.unavailable ? " (not available here)"
+                               : " (serves nothing)")
+      << "\n";
+  for (std::size_t i = 0; i < result.failures.size() && i < 10; ++i)
+    out << "       " << result.failures[i] << "\n";
+  if (result.failures.size() > 10) out << "       ...\n";
+  out.flush();
+  return ok;
+}
+
+std::vector<EdgeCase> CasesOf(ConformanceSettings* settings) {
+  std::vector<EdgeCase> cases;
+  for (const std::string& group : EdgeGroups()) {
+    std::vector<EdgeCase> all = EdgeCases(group);
+    for (std::size_t i = 0; i < all.size(); i += static_cast<std::size_t>(settings->every))
+      cases.push_back(std::move(all[i]));
+  }
+  if (settings->fuzz_seed == 0)
+    settings->fuzz_seed = static_cast<std::uint64_t>(
+        std::chrono::system_clock::now().time_since_epoch().count() / 1000);
+  for (Index i = 0; i < settings->fuzz_cases; ++i)
+    cases.push_back(FuzzCase(settings->fuzz_seed + static_cast<std::uint64_t>(i)));
+  return cases;
+}
+
+int RunConformance(ConformanceSettings settings, std::ostream& out) {
   std::vector<const Kernel*> kernels;
   for (const std::string& name : settings.kernels) {
     const Kernel* kernel = FindKernel(name);
@@ -155,37 +187,18 @@ int RunConformance(const ConformanceSettings& settings, std::ostream& out) {
     for (const Kernel* layer : Layers()) kernels.push_back(layer);
   }
 
-  std::vector<EdgeCase> cases, layer_cases = LayerCases();
-  for (const std::string& group : EdgeGroups())
-    for (EdgeCase& c : EdgeCases(group)) cases.push_back(std::move(c));
-  const std::uint64_t seed =
-      settings.fuzz_seed ? settings.fuzz_seed
-                         : static_cast<std::uint64_t>(
-                               std::chrono::system_clock::now().time_since_epoch().count() / 1000);
-  for (Index i = 0; i < settings.fuzz_cases; ++i) {
-    cases.push_back(FuzzCase(seed + i));
-    layer_cases.push_back(FuzzLayerCase(seed + i));
-  }
+  const std::vector<EdgeCase> cases = CasesOf(&settings);
+  std::vector<EdgeCase> layer_cases = LayerCases();
+  for (Index i = 0; i < settings.fuzz_cases; ++i)
+    layer_cases.push_back(FuzzLayerCase(settings.fuzz_seed + static_cast<std::uint64_t>(i)));
   out << cases.size() << " cases a kernel, " << layer_cases.size() << " a layer, "
-      << settings.fuzz_cases << " of them fuzzed from seed " << seed << "\n";
+      << settings.fuzz_cases << " of them fuzzed from seed " << settings.fuzz_seed << "\n";
 
   bool failed = false;
   for (const Kernel* kernel : kernels) {
     const Conformance result =
         Conform(*kernel, kernel->layer ? layer_cases : cases, settings.threads);
-    const bool useless = result.passed == 0 && !result.unavailable;
-    failed |= useless || !result.failures.empty();
-    out << (useless || !result.failures.empty() ? "FAIL " : "ok   ") << kernel->name << ": "
-        << result.passed << " passed, " << result.refused << " refused, " << result.failures.size()
-        << " failed"
-        << (result.passed        ? ""
-            : result.unavailable ? " (not available here)"
-                                 : " (serves nothing)")
-        << "\n";
-    for (std::size_t i = 0; i < result.failures.size() && i < 10; ++i)
-      out << "       " << result.failures[i] << "\n";
-    if (result.failures.size() > 10) out << "       ...\n";
-    out.flush();
+    failed |= !Report(result, *kernel, "", out);
   }
   return failed ? 1 : 0;
 }

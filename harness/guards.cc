@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/guards.h"
 
+#include "harness/launch.h"
 #include "harness/machine.h"
+#include "kernels/ranks.h"
 
 namespace attnbench {
 
@@ -12,13 +14,28 @@ Limits MakeLimits(double memory_budget_gib, double run_cap_s) {
   return {budget, run_cap_s};
 }
 
+namespace {
+
+std::string RefusalOfRanks(const Kernel& kernel, const Case& c, const Options& options) {
+  const Distribution* const distribution = DistributionOf(kernel);
+  if (!distribution)
+    return "ranks: it runs in one process; ring and ulysses share a problem among ranks";
+  if (c.cache != "warm") return "cache: over ranks only 'warm' is measured";
+  const std::string reason = distribution->refuse(c.problem, options, c.ranks);
+  return reason.empty() ? NoRanks() : reason;
+}
+
+}  // namespace
+
 Objection Refusal(const Case& c) {
   const Kernel* kernel = FindKernel(c.kernel);
+  if (!kernel && c.ranks > 1) return {"refused", "ranks: it is hosted in one Python process"};
   if (!kernel || !kernel->refuse) return {};
   try {
     Options options;
     std::string reason = ResolveOptions(c, *kernel, &options);
     if (reason.empty()) reason = kernel->refuse(c.problem, options);
+    if (reason.empty() && c.ranks > 1) reason = RefusalOfRanks(*kernel, c, options);
     if (!reason.empty()) return {"refused", reason};
     DemandOf(c);  // asks for the other claims
     return {};

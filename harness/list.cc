@@ -8,6 +8,7 @@
 
 #include "harness/experiment.h"
 #include "harness/plugins.h"
+#include "kernels/ranks.h"
 
 namespace attnbench {
 namespace {
@@ -55,6 +56,7 @@ json ListKernels() {
                        {"idea", kernel->idea},
                        {"target", kernel->target ? json(kernel->target()) : json("baseline")},
                        {"provides", provides},
+                       {"ranks", DistributionOf(*kernel) != nullptr},
                        {"options", options}});
   }
   for (const std::string& peer : Peers())
@@ -65,6 +67,7 @@ json ListKernels() {
                          {"idea", IdeaOfPeer(peer)},
                          {"target", nullptr},
                          {"provides", json::array()},
+                         {"ranks", false},
                          {"options", json::array()}});
   return kernels;
 }

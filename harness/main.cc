@@ -16,6 +16,7 @@
 #include "harness/child.h"
 #include "harness/conform.h"
 #include "harness/experiment.h"
+#include "harness/launch.h"
 #include "harness/list.h"
 #include "harness/machine.h"
 #include "harness/plugins.h"
@@ -169,6 +170,7 @@ class CommandLine {
     CLI::App* check =
         Add("check", "Compare the kernels with the oracle on all edge shapes", [this] {
           LoadPlugins(plugins_);
+          if (ranks_ > 0) return CheckRanks();
           const auto& named = conformance_.kernels;
           const bool hosted = std::any_of(named.begin(), named.end(), IsPeer);
           return hosted || (named.empty() && !HostedByPlugins().empty())
@@ -178,19 +180,26 @@ class CommandLine {
     check->add_option("-k,--kernel", conformance_.kernels, "Only this kernel (repeatable)");
     check->add_option("--threads", conformance_.threads, "OpenMP threads")
         ->check(CLI::Range(1, 1024));
+    check->add_option("--ranks", ranks_, "Over so many ranks: the kernels that can be shared")
+        ->check(CLI::Range(1, 65536));
     check->add_option("--fuzz", conformance_.fuzz_cases, "Random problems per kernel")
         ->check(CLI::Range(0, 100000000));
+    check->add_option("--every", conformance_.every, "Only each so many-th edge shape")
+        ->check(CLI::Range(1, 1000));
     check->add_option("--seed", conformance_.fuzz_seed,
                       "Of the random problems; 0: from the clock");
     check->add_option("--plugin", plugins_,
                       "Shared object or Python file with kernels (repeatable)");
 
     CLI::App* peak = Add("peak", "Measure what this machine can do", [this] {
+      if (ranks_ > 0) OverRanks({"link"}, 1);
       const auto table = PeakTable(ThreadCounts());
       std::cout << (json_ ? table.dump(2) + "\n" : FormatPeakTable(table));
       return 0;
     });
     peak->add_flag("--json", json_, "As JSON");
+    peak->add_option("--ranks", ranks_, "What messages between so many ranks cost, as JSON")
+        ->check(CLI::Range(2, 65536));
 
     Add("bench", "Plain Google Benchmark, with its --benchmark_* options", [this] {
       return Bench();
@@ -230,6 +239,34 @@ class CommandLine {
     Execute(command);
   }
 
+  // Over ranks the same check runs in attnbench-rank.
+  int CheckRanks() const {
+    std::vector<std::string> arguments = {"check",
+                                          "--threads",
+                                          std::to_string(conformance_.threads),
+                                          "--fuzz",
+                                          std::to_string(conformance_.fuzz_cases),
+                                          "--every",
+                                          std::to_string(conformance_.every),
+                                          "--seed",
+                                          std::to_string(conformance_.fuzz_seed)};
+    for (const std::string& kernel : conformance_.kernels)
+      arguments.insert(arguments.end(), {"--kernel", kernel});
+    for (const std::string& plugin : plugins_)
+      arguments.insert(arguments.end(), {"--plugin", plugin});
+    OverRanks(arguments, conformance_.threads);
+  }
+
+  [[noreturn]] void OverRanks(const std::vector<std::string>& arguments, int threads) const {
+    if (std::string reason = NoRanks(); !reason.empty()) throw UserError("--ranks: " + reason);
+    std::vector<std::string> command = RankCommand(ranks_);
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    static std::vector<std::string> variables;  // putenv() keeps what it is given
+    variables = RankEnvironment(ranks_, threads, static_cast<int>(CpusAllowed().size()));
+    for (std::string& variable : variables) putenv(variable.data());
+    Execute(command);
+  }
+
   int Bench() const {
     const std::string path = OwnPath();
     std::vector<std::string> command = {path.substr(0, path.rfind('/') + 1) + "attnbench-bench"};
@@ -249,6 +286,7 @@ class CommandLine {
   std::optional<double> budget_;
   std::optional<int> rounds_;
   bool json_ = false;
+  int ranks_ = 0;  // 0: no ranks, this process
   ConformanceSettings conformance_;
 };
 

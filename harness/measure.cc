@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/measure.h"
 
-#include <malloc.h>
 #include <omp.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <stdexcept>
 
 #include "harness/ceilings.h"
@@ -16,6 +14,7 @@
 #include "harness/counters.h"
 #include "harness/inputs.h"
 #include "harness/machine.h"
+#include "harness/peak_memory.h"
 #include "harness/pinning.h"
 #include "harness/sampling.h"
 
@@ -23,17 +22,71 @@ namespace attnbench {
 
 double (*hosted_call_overhead_ns)() = nullptr;
 
+using nlohmann::json;
+
+json ToJson(const Cost& cost) {
+  return {{"flops", cost.flops}, {"exps", cost.exps}, {"bytes", cost.bytes}};
+}
+
+void SamplesInto(json* record, const Samples& samples) {
+  const MedianInterval interval = MedianWithInterval(samples.ns);
+  json flags = json::array();
+  const auto slow = std::count_if(samples.ns.begin(), samples.ns.end(),
+                                  [&](double ns) { return ns > 1.5 * interval.median; });
+  if (slow > 0) flags.push_back("outliers");
+  if (!samples.warm) flags.push_back("no_warmup");
+  if (samples.waited_fraction > 0.02) flags.push_back("preempted");
+  (*record)["samples_ns"] = samples.ns;
+  (*record)["waited_fraction"] = samples.waited_fraction;
+  (*record)["runs_per_sample"] = samples.runs_per_sample;
+  (*record)["median_ns"] = interval.median;
+  (*record)["ci95_ns"] = {interval.low, interval.high};
+  (*record)["stop"] = samples.stop;
+  (*record)["flags"] = flags;
+}
+
+void RateInto(json* record, const Cost& useful, double total_ns, const Probes& probes) {
+  const double gflops = useful.flops / total_ns;
+  (*record)["gflops"] = gflops;
+  if (probes.gflops.empty()) return;
+  double ceiling = Median(probes.gflops);
+  (*record)["ceiling_gflops"] = ceiling;
+  (*record)["probes_gflops"] = probes.gflops;
+  const auto [least, most] = std::minmax_element(probes.gflops.begin(), probes.gflops.end());
+  if (*least < 0.9 * *most) (*record)["flags"].push_back("ceiling_drift");
+  if (!probes.gbps.empty()) {
+    (*record)["ceiling_gbps"] = Median(probes.gbps);
+    ceiling = std::min(ceiling, Median(probes.gbps) * useful.flops / useful.bytes);
+  }
+  (*record)["fraction_of_ceiling"] = gflops / ceiling;
+}
+
+json PartsOf(const Ranks::Parts& parts) {
+  const double n = std::max(1, parts.runs);
+  return {{"compute_ns", parts.compute_ns / n},
+          {"progress_ns", parts.progress_ns / n},
+          {"wait_ns", parts.wait_ns / n},
+          {"merge_ns", parts.merge_ns / n},
+          {"bytes_sent", parts.bytes_sent / n}};
+}
+
+void PartsInto(json* record, const std::vector<json>& ranks) {
+  json parts;
+  for (const json& rank : ranks)
+    for (const auto& [name, value] : rank.items()) parts[name].push_back(value);
+  double sent = 0;
+  for (const double bytes : parts["bytes_sent"]) sent += bytes;
+  parts.erase("bytes_sent");
+  (*record)["parts"] = parts;
+  (*record)["bytes_sent"] = sent;
+}
+
 namespace {
 
-using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 double Nanoseconds(Clock::duration time) {
   return std::chrono::duration<double, std::nano>(time).count();
-}
-
-json ToJson(const Cost& cost) {
-  return {{"flops", cost.flops}, {"exps", cost.exps}, {"bytes", cost.bytes}};
 }
 
 // Copies such that the tensors fill three times the last-level cache, within a quarter of memory.
@@ -43,16 +96,12 @@ std::size_t RingSize(double bytes) {
   return static_cast<std::size_t>(std::clamp(wanted, 2.0, std::max(2.0, most)));
 }
 
-// Probes beside the case. Bandwidth only where it can be the roof, and for cold caches.
-struct Probes {
-  std::vector<double> gflops, gbps;
-
-  void Take(const Case& c, const Cost& useful, double touched_bytes) {
-    gflops.push_back(ProbeFlops(c.problem.dtype, c.threads));
-    if (useful.flops < 16 * useful.bytes || c.cache == "cold")
-      gbps.push_back(ProbeReadGbps(static_cast<std::size_t>(touched_bytes), c.threads));
-  }
-};
+// Bandwidth only where it can be the roof, and for cold caches.
+void Take(Probes* probes, const Case& c, const Cost& useful, double touched_bytes) {
+  probes->gflops.push_back(ProbeFlops(c.problem.dtype, c.threads));
+  if (useful.flops < 16 * useful.bytes || c.cache == "cold")
+    probes->gbps.push_back(ProbeReadGbps(static_cast<std::size_t>(touched_bytes), c.threads));
+}
 
 // Empty, or what is wrong; the error goes into the record either way.
 std::string CheckInto(json* record, const Case& c, const Kernel& kernel, const Options& options,
@@ -210,61 +259,25 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
     for (std::size_t i = 0; i < copies; ++i) prepared.RunOnce();
 
   Probes probes;
-  if (settings.probe) probes.Take(c, useful, touched_bytes);
+  if (settings.probe) Take(&probes, c, useful, touched_bytes);
+  Ranks::Mine().Reset();
   Samples samples = Sample(&prepared, settings.sampling);
-  if (settings.probe) probes.Take(c, useful, touched_bytes);
+  if (settings.probe) Take(&probes, c, useful, touched_bytes);
 
-  const MedianInterval interval = MedianWithInterval(samples.ns);
-  json flags = json::array();
-  const auto slow = std::count_if(samples.ns.begin(), samples.ns.end(),
-                                  [&](double ns) { return ns > 1.5 * interval.median; });
-  if (slow > 0) flags.push_back("outliers");
-  if (!samples.warm) flags.push_back("no_warmup");
-  if (samples.waited_fraction > 0.02) flags.push_back("preempted");
+  SamplesInto(&record, samples);
   if (c.cache == "cold" && touched_bytes < 3.0 * static_cast<double>(LastLevelCacheBytes()))
-    flags.push_back("short_ring");
-  record["samples_ns"] = samples.ns;
-  record["waited_fraction"] = samples.waited_fraction;
-  record["runs_per_sample"] = samples.runs_per_sample;
-  record["median_ns"] = interval.median;
-  record["ci95_ns"] = {interval.low, interval.high};
-  record["stop"] = samples.stop;
+    record["flags"].push_back("short_ring");
+  if (DistributionOf(kernel)) PartsInto(&record, {PartsOf(Ranks::Mine().parts())});
   if (kernel.host == "python" && hosted_call_overhead_ns)
     record["host_overhead_ns"] = hosted_call_overhead_ns();
-  if (settings.check) CountInto(&record, c, &prepared, interval.median, settings);
+  if (settings.check) CountInto(&record, c, &prepared, record["median_ns"].get<double>(), settings);
   // A kernel that selects is charged for it; what it plans once serves many runs.
   const double total_ns =
-      interval.median + (kernel.select ? record["select_ns"].get<double>() : 0.0);
+      record["median_ns"].get<double>() + (kernel.select ? record["select_ns"].get<double>() : 0.0);
   record["total_ns"] = total_ns + (kernel.plan ? record["plan_ns"].get<double>() : 0.0);
-  const double gflops = useful.flops / total_ns;
-  record["gflops"] = gflops;
-  if (!probes.gflops.empty()) {
-    double ceiling = Median(probes.gflops);
-    record["ceiling_gflops"] = ceiling;
-    record["probes_gflops"] = probes.gflops;
-    const auto [least, most] = std::minmax_element(probes.gflops.begin(), probes.gflops.end());
-    if (*least < 0.9 * *most) flags.push_back("ceiling_drift");
-    if (!probes.gbps.empty()) {
-      record["ceiling_gbps"] = Median(probes.gbps);
-      ceiling = std::min(ceiling, Median(probes.gbps) * useful.flops / useful.bytes);
-    }
-    record["fraction_of_ceiling"] = gflops / ceiling;
-  }
-  record["flags"] = flags;
+  RateInto(&record, useful, total_ns, probes);
   return record;
 }
-
-namespace {
-
-// A field of /proc/self/status, in bytes.
-double StatusBytes(const std::string& field) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.rfind(field + ":", 0) == 0) return 1024 * std::stod(line.substr(field.size() + 1));
-  return 0;
-}
-
-}  // namespace
 
 json AskClaims(const Case& c) {
   const Kernel& kernel = KernelOf(c);
@@ -293,10 +306,7 @@ json MeasureMemory(const Case& c) {
   Prepared prepared{.kernel = &kernel, .problem = c.problem, .threads = c.threads};
   json record = Start(c, kernel, &prepared.options);
   if (record["status"] != "ok") return record;
-#ifdef __GLIBC__
-  // Memory that the heap keeps is resident already and would hide what the kernel takes of it.
-  mallopt(M_MMAP_THRESHOLD, 16 << 10);
-#endif
+  PeakMemory::ExposeHeap();
   const OwnedInputs inputs =
       OwnedInputs::Make(kernel, prepared.options, c.problem, c.input, c.seed);
   prepared.inputs.push_back(&inputs);
@@ -309,17 +319,13 @@ json MeasureMemory(const Case& c) {
 
   // From here on every page that becomes resident is the kernel's: its plan, its selection, the
   // workspace as far as it is touched, and what it allocates behind the contract's back.
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
-  std::ofstream("/proc/self/clear_refs") << "5\n";
-  const double before = StatusBytes("VmRSS");
+  const PeakMemory resident;
   prepared.workspace = Buffer(record["workspace_bytes"].get<std::size_t>());
   if (kernel.plan) prepared.plan = kernel.plan(c.problem, prepared.options, c.threads);
   if (kernel.select)
     prepared.selected.push_back(kernel.select(c.problem, inputs.view(), prepared.MakeContext()));
   prepared.RunOnce();
-  const double peak = std::max(0.0, StatusBytes("VmHWM") - before);
+  const double peak = resident.Bytes();
   record["peak_rss_bytes"] = peak;
   record["tensor_bytes"] = TensorBytes(&kernel, c.problem, prepared.options);
   // 1 MiB: pages of stacks, plans and the heap's own books.

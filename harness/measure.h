@@ -7,6 +7,7 @@
 
 #include "harness/case.h"
 #include "harness/sampling.h"
+#include "kernels/ranks.h"
 
 namespace attnbench {
 
@@ -28,6 +29,17 @@ nlohmann::json MeasureCase(const Case& test_case, const MeasureSettings& setting
 nlohmann::json MeasureMemory(const Case& test_case);
 // What the kernel claims of the case, without running it: refusal, workspace_bytes, executed.
 nlohmann::json AskClaims(const Case& test_case);
+
+// What measuring over ranks has in common with it. Probes are taken beside the case.
+struct Probes {
+  std::vector<double> gflops, gbps;
+};
+nlohmann::json ToJson(const Cost& cost);
+void SamplesInto(nlohmann::json* record, const Samples& samples);  // and flags
+void RateInto(nlohmann::json* record, const Cost& useful, double total_ns, const Probes& probes);
+nlohmann::json PartsOf(const Ranks::Parts& parts);  // a run's mean
+// `parts` (a number a rank each) and `bytes_sent`, from PartsOf every rank.
+void PartsInto(nlohmann::json* record, const std::vector<nlohmann::json>& ranks);
 
 // What a call into the host costs, for kernels hosted in Python; null where there is no host.
 extern double (*hosted_call_overhead_ns)();

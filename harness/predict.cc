@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "harness/inputs.h"
+#include "kernels/ranks.h"
 
 namespace attnbench {
 namespace {
@@ -24,7 +25,11 @@ Demand DemandOf(const Case& c) {
   const bool native = kernel && ResolveOptions(c, *kernel, &options).empty();
   demand.tensor_bytes = TensorBytes(kernel, c.problem, options);
   if (native) {
-    if (kernel->workspace)
+    if (c.ranks > 1 && DistributionOf(*kernel))
+      for (int rank = 0; rank < c.ranks; ++rank)
+        demand.workspace_bytes += static_cast<double>(
+            DistributionOf(*kernel)->workspace(c.problem, options, c.threads, c.ranks, rank));
+    else if (kernel->workspace)
       demand.workspace_bytes =
           static_cast<double>(kernel->workspace(c.problem, options, c.threads));
     cost = kernel->executed ? kernel->executed(c.problem, options)
@@ -42,6 +47,7 @@ std::string Family(const Case& c) {
                                  Name(c.problem.dtype),
                                  Name(c.problem.score),
                                  c.threads,
+                                 c.ranks,
                                  c.cache,
                                  Name(c.problem.mask.pattern),
                                  c.problem.mask.causal,

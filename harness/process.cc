@@ -18,6 +18,7 @@
 #include <cstring>
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 
 extern char** environ;
@@ -116,7 +117,7 @@ bool Interrupted() {
   return sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1;
 }
 
-Child::Child(const ChildSpec& spec) : oom_kills_before_(OomKills()) {
+Child::Child(const ChildSpec& spec) : oom_kills_before_(OomKills()), cleans_up_(spec.cleans_up) {
   Pipe request, reply;
   err_ = memfd_create("child-stderr", MFD_CLOEXEC);
   posix_spawn_file_actions_t actions;
@@ -225,8 +226,10 @@ Answer Child::Ask(const std::string& request, double timeout_s) {
 
 std::string Child::Reap(bool kill_first) {
   if (pid_ <= 0) return "the child has ended";
-  if (!kill_first) {
-    // It closed its end: leave it a moment to die by itself, so that its own status is seen.
+  if (kill_first && cleans_up_) kill(pid_, SIGTERM);
+  if (!kill_first || cleans_up_) {
+    // It closed its end, or was asked to: leave it a moment to die by itself, so that its own
+    // status is seen.
     siginfo_t info = {};
     for (int i = 0; i < 500; ++i) {
       if (waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
@@ -259,11 +262,15 @@ std::string Child::LastWords() const {
   char text[kTail];
   const ssize_t n = pread(err_, text, kTail, std::max<off_t>(0, size - kTail));
   if (n <= 0) return "";
-  std::string tail(text, static_cast<std::size_t>(n));
-  while (!tail.empty() && std::isspace(static_cast<unsigned char>(tail.back()))) tail.pop_back();
-  const std::size_t begin = tail.rfind('\n');
-  tail = begin == std::string::npos ? tail : tail.substr(begin + 1);
-  return tail.substr(0, 300);
+  std::istringstream tail(std::string(text, static_cast<std::size_t>(n)));
+  std::string last, own;
+  for (std::string line; std::getline(tail, line);) {
+    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
+    if (line.starts_with("attnbench: ")) own = line;
+    if (line.find_first_not_of("- ") != std::string::npos) last = line;  // no rule of a banner
+  }
+  // A launcher has more to say after the rank that failed.
+  return (cleans_up_ && !own.empty() ? own : last).substr(0, 300);
 }
 
 std::vector<int> ChooseCpus(int threads, const std::vector<int>& allowed) {

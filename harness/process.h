@@ -17,6 +17,8 @@ struct ChildSpec {
   std::vector<std::string> environment = {};
   std::vector<int> cpus = {};    // affinity mask; empty: the parent's
   std::size_t memory_bytes = 0;  // RLIMIT_DATA; 0: the parent's
+  // On SIGTERM it cleans up after itself and its own children: a launcher of ranks.
+  bool cleans_up = false;
 };
 
 enum class Ending { kReply, kTimeout, kDied, kInterrupted };
@@ -48,6 +50,7 @@ class Child {
   int answered_ = 0;
   long oom_kills_before_ = 0;
   std::string buffered_;
+  bool cleans_up_ = false;
 };
 
 // SIGINT and SIGTERM end the wait of Ask with kInterrupted, instead of the process.

@@ -49,6 +49,7 @@ std::string Label(const Case& c) {
   if (p.mask.causal) label += " causal";
   if (p.dtype != DType::kF32) label += std::string(" ") + Name(p.dtype);
   if (c.threads != 1) add("threads", c.threads);
+  if (c.ranks != 1) add("ranks", c.ranks);
   if (c.cache != "warm") label += " " + c.cache;
   if (c.input.kind == "tensors") {
     add("layer", c.input.layer);

@@ -309,9 +309,10 @@ PYBIND11_MODULE(_core, m) {
       },
       py::arg("kernels"), py::arg("threads") = 2, py::arg("fuzz") = 200, py::arg("seed") = 0,
       "Compares kernels with the oracle over the edge shapes, a line each; the exit status.");
-  m.def("child_loop", ChildLoop, py::arg("in_fd") = 0, py::arg("out_fd") = 1,
-        py::call_guard<py::gil_scoped_release>(),
-        "Answers measuring requests, one JSON line each, until end of file.");
+  m.def(
+      "child_loop", [](int in_fd, int out_fd) { return ChildLoop(in_fd, out_fd); },
+      py::arg("in_fd") = 0, py::arg("out_fd") = 1, py::call_guard<py::gil_scoped_release>(),
+      "Answers measuring requests, one JSON line each, until end of file.");
   m.def(
       "environment",
       [](std::uint64_t seed) { return ToPython(DescribeEnvironment(0, nullptr, seed)); },

@@ -12,10 +12,11 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* kRankPeaks = "rank_peak_rss_bytes";
 // Measured once, in the checking round, and repeated in every record of the case.
-constexpr const char* kCarried[] = {"error",        "error_frobenius", "tolerance",
-                                    "rows_checked", "peak_rss_bytes",  "tensor_bytes",
-                                    "counters",     "counters_reason", "dense"};
+constexpr const char* kCarried[] = {
+    "error",        "error_frobenius", "tolerance",       "rows_checked", "peak_rss_bytes",
+    "tensor_bytes", "counters",        "counters_reason", "dense",        kRankPeaks};
 constexpr double kSlowed = 0.9;         // of the session's best ceiling
 constexpr double kRoundsShare = 0.95;   // of the budget; the rest is for repetitions
 constexpr double kMostRepeated = 0.25;  // of the visits
@@ -222,6 +223,7 @@ bool Side::TakeMemory(const Planned& planned, json* record) {
   if (memory.is_null()) return false;
   for (const char* field : {"peak_rss_bytes", "tensor_bytes"})
     (*record)[field] = memory.value(field, json(nullptr));
+  if (memory.contains(kRankPeaks)) (*record)[kRankPeaks] = memory[kRankPeaks];
   for (const std::string& flag : FlagsOf(memory)) (*record)["flags"].push_back(flag);
   if (memory["status"] != "ok") {
     (*record)["flags"].push_back("no_memory_pass");

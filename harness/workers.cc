@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "harness/experiment.h"
+#include "harness/launch.h"
 #include "harness/machine.h"
 #include "harness/plugins.h"
 
@@ -56,14 +57,23 @@ std::size_t Workers::MemoryFor(const Planned& planned, bool alone) const {
 ChildSpec Workers::SpecOf(const Planned& planned, bool alone) const {
   const Case& c = planned.c;
   ChildSpec spec;
-  spec.cpus = ChooseCpus(c.threads, setup_.cpus_allowed);
+  spec.cpus = ChooseCpus(c.threads * c.ranks, setup_.cpus_allowed);
   spec.memory_bytes = MemoryFor(planned, alone);
   spec.environment = ThreadEnvironment(c.threads);
   if (HostedInPython(c)) {
     spec.argv = HostCommand();
     spec.environment.push_back("PYTHONPATH=" + HostPythonPath());
   } else {
-    spec.argv = {setup_.program.empty() ? OwnPath() : setup_.program, "child"};
+    spec.argv = {setup_.program.empty() ? OwnPath() : setup_.program};
+    if (c.ranks > 1) {
+      spec.argv = RankCommand(c.ranks);
+      for (std::string& variable :
+           RankEnvironment(c.ranks, c.threads, static_cast<int>(setup_.cpus_allowed.size())))
+        spec.environment.push_back(std::move(variable));
+      spec.cleans_up = true;
+    }
+    spec.argv.push_back("child");
+    if (c.ranks > 1) spec.argv.insert(spec.argv.end(), {"--threads", std::to_string(c.threads)});
     for (const std::string& plugin : setup_.plugins) {
       if (IsPythonFile(plugin)) continue;
       spec.argv.push_back("--plugin");

@@ -106,6 +106,13 @@ def tools() -> Iterator[Finding]:
     else:
         yield Finding(MISSING, "attnbench._core", "not built", "./attnbench setup builds it")
     yield from _blis()
+    if (PROGRAMS / "attnbench-rank").exists() and (shutil.which("mpirun") or shutil.which("srun")):
+        yield Finding(OK, "MPI", "cases over several ranks can be run")
+    else:
+        yield Finding(
+            NOTE, "MPI", "not there, or not built with: cases over several ranks will be refused",
+            "apt-get install libopenmpi-dev openmpi-bin, and build again",
+        )  # fmt: skip
 
 
 def _blis() -> Iterator[Finding]:

@@ -126,6 +126,27 @@ until_true 240 finished
 states=$(scontrol show job "$job" | grep -o 'JobState=[A-Z_]*' | sort | uniq -c | xargs)
 [ "$states" = '4 JobState=COMPLETED' ] || fail "the tasks ended as: $states"
 
+# --- one sequence over two ranks, by srun ------------------------------------------------------------
+ranks='not tried: fewer than two processors, or no pmix in srun'
+if [ "$(nproc)" -ge 2 ] && srun --mpi=list 2>&1 | grep -q pmix; then
+  printf '%s\n' '[sweep]' 'rounds = 1' 'max_seconds_per_case = 0.05' 'repeat_slowed = false' '[axes]' \
+    'keys = 100' 'heads = 2' 'head_dim = 16' 'ranks = 2' 'causal = true' \
+    '[[kernel]]' 'name = ["ring", "ulysses"]' >"$keep/ranks.toml"
+  sbatch --wait --ntasks=2 --output="$keep/ranks.log" \
+    --wrap "'$ATTNBENCH' sweep '$keep/ranks.toml' -o '$keep/ranks'" >/dev/null ||
+    fail 'the sweep over ranks failed'
+  ranks=$(python3 - "$keep/ranks/records.jsonl" <<'EOF'
+import json, pathlib, sys
+records = [json.loads(line) for line in pathlib.Path(sys.argv[1]).read_text().splitlines()]
+refused = {r["reason"] for r in records if r["status"] == "refused"}
+assert all("MPI" in reason for reason in refused), refused
+assert len(records) == 2 and {r["status"] for r in records} <= {"ok", "refused"}, records
+print("refused: " + refused.pop() if refused else "both kernels, on two ranks each")
+EOF
+  ) || fail 'the sweep over ranks measured something else'
+fi
+echo "over ranks, by srun: $ranks"
+
 # --- merged, reported, counted -------------------------------------------------------------------
 "$ATTNBENCH" merge "$keep"/shards/shard-* -o "$keep/merged" | tee "$keep/merge.txt"
 grep -q '^no gaps' "$keep/merge.txt" || fail 'the merge found gaps'
