@@ -122,7 +122,8 @@ def at_budget(n: int, keys: int, causal: bool = False) -> dict[str, Pattern]:
     """Each family's pattern whose mean number of keys a row is nearest to ``keys``; a family is
     left out where that differs by over a tenth."""
     found = {}
-    for name, (make, parameters) in _families(n, causal).items():
+    for name, (make, values) in _families(n, causal).items():
+        parameters = values[: 2 * keys]  # each admits about as many keys or more
         above = bisect.bisect_left(parameters, float(keys), key=lambda value: make(value).keys)
         around = {parameters[max(above - 1, 0)], parameters[min(above, len(parameters) - 1)]}
         nearest = min(map(make, around), key=lambda pattern: abs(pattern.keys - keys))
