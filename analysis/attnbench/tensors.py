@@ -160,6 +160,8 @@ def _calibrate(model: str, text: Path) -> None:
     """Fits the generator of calibrated inputs to heads of the model, and writes its table."""
     from attnbench import calibrate
 
+    if not places.IN_TREE:
+        raise ValueError("calibrate writes into the source tree, and there is none here")
     layers = load_model(model).attention_inputs(text.read_text(encoding="utf-8"))
     path = ROOT / "harness" / "calibrated_heads.inc"
     print("\n".join(calibrate.write_table(model, layers, path)))
