@@ -8,6 +8,7 @@
 
 #include "harness/inputs.h"
 #include "harness/run_setup.h"
+#include "harness/tile_lists.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
 #define ATTNBENCH_CAN_COUNT 0
@@ -95,8 +96,9 @@ TEST(Allocation, NoKernelAllocatesInRun) {
   for (const Kernel* kernel : Kernels()) {
     if (kernel->host != "cpp") continue;        // other tests load plugins that allocate on purpose
     if (kernel->name == "reference") continue;  // the oracle may: it is never timed against others
-    for (const auto pattern : {Mask::Pattern::kFull, Mask::Pattern::kLocal, Mask::Pattern::kStrided,
-                               Mask::Pattern::kColumns, Mask::Pattern::kFixed})
+    for (const auto pattern :
+         {Mask::Pattern::kFull, Mask::Pattern::kLocal, Mask::Pattern::kStrided,
+          Mask::Pattern::kColumns, Mask::Pattern::kFixed, Mask::Pattern::kTiles})
       for (Index queries : {1, 150})
         for (DType dtype : {DType::kF32, DType::kBF16})
           for (int threads : {1, 2}) {
@@ -105,6 +107,10 @@ TEST(Allocation, NoKernelAllocatesInRun) {
             p.dtype = p.out_dtype = dtype;
             p.mask.pattern = pattern, p.mask.causal = true;
             p.mask.window = 20, p.mask.stride = 16, p.mask.columns = 2;
+            if (pattern == Mask::Pattern::kTiles) {  // classes of rows: problems of their own
+              const TileSpec spec{.tile = 1, .band = 9, .dilation = 2};
+              p.mask.tiles = std::make_shared<TileList>(MakeTiles(spec, queries, 150, true));
+            }
             p.Resolve();
             if (!kernel->refuse(p, Options(kernel->options)).empty()) continue;
             EXPECT_EQ(AllocationsIn(*kernel, p, threads), 0)

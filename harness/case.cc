@@ -47,6 +47,21 @@ std::string Guarded(F&& parse) {
   }
 }
 
+constexpr std::pair<const char*, Index TileSpec::*> kTileFields[] = {
+    {"tile", &TileSpec::tile},
+    {"band", &TileSpec::band},
+    {"dilation", &TileSpec::dilation},
+    {"global_tiles", &TileSpec::global_tiles},
+    {"random_tiles", &TileSpec::random_tiles}};
+
+// The spec of a problem's mask, if it has one.
+TileSpec TilesFromJson(const json& problem) {
+  TileSpec spec;
+  if (const auto mask = problem.find("mask"); mask != problem.end())
+    for (const auto& [name, field] : kTileFields) Read(*mask, name, &(spec.*field));
+  return spec;
+}
+
 Mask MaskFromJson(const json& j) {
   Mask mask;
   ReadName(j, "pattern", &mask.pattern);
@@ -79,6 +94,7 @@ json ToJson(const InputSpec& input) {
             {"layer", input.layer},
             {"head", input.head},
             {"content", input.content}};
+  if (input.kind == "calibrated") return {{"kind", input.kind}, {"head", input.head}};
   return {{"kind", input.kind}, {"logit_scale", input.logit_scale}};
 }
 
@@ -157,15 +173,25 @@ std::string FromJson(const json& j, Problem* problem) {
     Read(j, "cross", &p.layer.cross);
     Read(j, "attention", &p.layer.attention);
     p.Resolve();
+    if (const TileSpec spec = TilesFromJson(j)) {
+      if (std::string e = Invalid(spec, p.queries, p.keys); !e.empty()) return e;
+      p.mask.tiles = std::make_shared<TileList>(MakeTiles(spec, p.queries, p.keys, p.mask.causal));
+    }
     *problem = p;
     return p.Invalid();
   });
 }
 
 json ToJson(const Case& c) {
-  return {{"kernel", c.kernel},           {"kind", c.kind},           {"options", c.options},
-          {"problem", ToJson(c.problem)}, {"input", ToJson(c.input)}, {"seed", c.seed},
-          {"threads", c.threads},         {"cache", c.cache},         {"ranks", c.ranks}};
+  json j = {{"kernel", c.kernel},           {"kind", c.kind},           {"options", c.options},
+            {"problem", ToJson(c.problem)}, {"input", ToJson(c.input)}, {"seed", c.seed},
+            {"threads", c.threads},         {"cache", c.cache},         {"ranks", c.ranks}};
+  if (c.tiles) {
+    json& mask = j["problem"]["mask"];
+    mask.erase("tiles");
+    for (const auto& [name, field] : kTileFields) mask[name] = c.tiles.*field;
+  }
+  return j;
 }
 
 std::string FromJson(const json& j, Case* c) {
@@ -176,6 +202,7 @@ std::string FromJson(const json& j, Case* c) {
     Read(j, "options", &parsed.options);
     if (const auto it = j.find("problem"); it != j.end()) {
       if (std::string e = FromJson(*it, &parsed.problem); !e.empty()) return e;
+      parsed.tiles = TilesFromJson(*it);
     } else {
       return "problem: missing";
     }
@@ -194,7 +221,7 @@ std::string FromJson(const json& j, Case* c) {
 }
 
 bool KnownInputKind(const std::string& kind) {
-  return kind == "gaussian" || kind == "outliers" || kind == "tensors";
+  return kind == "gaussian" || kind == "outliers" || kind == "calibrated" || kind == "tensors";
 }
 
 std::string HashText(const std::string& text) {

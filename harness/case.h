@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "harness/tile_lists.h"
 #include "kernels/contract/kernel.h"
 
 namespace attnbench {
@@ -18,10 +19,10 @@ struct InputSpec {
   static constexpr Index kAllHeads = -1;
 
   std::string kind = "gaussian";  // one that KnownInputKind() knows; see inputs.h
-  double logit_scale = 1;         // random kinds: standard deviation of the logits, roughly
+  double logit_scale = 1;         // Gaussian kinds: standard deviation of the logits, roughly
   std::string file;               // tensors: safetensors file
   Index layer = 0;                // tensors: reads layer{layer}.q, .k, .v
-  Index head = kAllHeads;         // tensors: one head of it, or all
+  Index head = kAllHeads;         // tensors: one head of it, or all; calibrated: of the table
   std::string content;            // tensors: what the file says it holds, e.g. hash of its text
 };
 
@@ -30,6 +31,7 @@ struct Case {
   std::string kind = "attention";        // or "layer": the problem has a LayerShape
   std::map<std::string, Index> options;  // all of the kernel's options, resolved
   Problem problem;                       // resolved
+  TileSpec tiles;  // what the mask's list was made from, if from one; then its JSON has no list
   InputSpec input;
   std::uint64_t seed = 0;
   int threads = 1;

@@ -353,7 +353,10 @@ Verdict Check(const Kernel& kernel, const Problem& p, const Options& options, co
   std::vector<Row> rows = SampleRows(judged, settings.rows, settings.seed);
   rows.insert(rows.end(), suspicious.begin(), suspicious.end());
   SortUnique(&rows);
-  return Compare(kernel, judged, options, in, out, rows, settings.threads);
+  Verdict verdict = Compare(kernel, judged, options, in, out, rows, settings.threads);
+  if (settings.dense && kernel.select)
+    verdict.dense = DistanceToDense(p, judged, in, out, settings.rows, settings.seed);
+  return verdict;
 }
 
 }  // namespace attnbench

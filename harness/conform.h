@@ -10,9 +10,11 @@
 #include <cstdint>
 #include <iosfwd>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "harness/dense_distance.h"
 #include "harness/inputs.h"
 #include "kernels/contract/kernel.h"
 
@@ -25,6 +27,7 @@ struct CheckSettings {
   unsigned provides = 0;  // lse and weights to ask for and check (what the kernel provides of them)
   Layout out_layout = Layout::kPacked;
   std::shared_ptr<const void> plan = nullptr;  // the kernel's plan, when it was made already
+  bool dense = false;  // measure how far a kernel that selects is from dense attention
 };
 
 struct Verdict {
@@ -34,6 +37,7 @@ struct Verdict {
   double error_frobenius = 0;  // |out - oracle|_F / |oracle|_F over the rows checked
   double tolerance = 0;        // that `error` was held to
   Index rows_checked = 0;
+  std::optional<DenseDistance> dense = {};  // of a kernel that selects, where asked for
 };
 
 // An element that holds it was not written: a signalling NaN in float32 and in bfloat16, which

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "harness/conform.h"
+#include "harness/tile_lists.h"
 
 namespace attnbench {
 namespace {
@@ -194,6 +195,16 @@ Cases Tiles() {
         Add(&cases, "tiles", p,
             std::to_string(query_tile) + "x" + std::to_string(key_tile) + "@" +
                 std::to_string(density).substr(0, 3));
+      }
+  // Dilated windows: residue classes that do not see each other, and lengths that end within one.
+  for (Index dilation : {2, 3, 70})
+    for (bool causal : {false, true})
+      for (bool lengths : {false, true}) {
+        const TileSpec spec{.tile = 1, .band = 20, .dilation = dilation};
+        Problem p = ProblemOf({130, 150, 32, 2}, causal);
+        p.mask.pattern = Pattern::kTiles, p.has_key_lengths = lengths;
+        p.mask.tiles = std::make_shared<TileList>(MakeTiles(spec, 130, 150, causal));
+        Add(&cases, "tiles", p, "dilated=" + std::to_string(dilation));
       }
   return cases;
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "harness/calibrated_inputs.h"
 #include "harness/experiment_file.h"
 #include "harness/inputs.h"
 #include "harness/machine.h"
@@ -79,10 +80,26 @@ std::string UnusedMaskField(const Mask& mask, const std::vector<Axis>& axes) {
       {"stride", p == P::kStrided || p == P::kColumns || p == P::kFixed},
       {"offset", p == P::kColumns},
       {"columns", p == P::kFixed},
+      {"tile", p == P::kTiles},
+      {"band", p == P::kTiles},
+      {"dilation", p == P::kTiles},
+      {"global_tiles", p == P::kTiles},
+      {"random_tiles", p == P::kTiles},
   };
   for (const auto& [field, used] : uses)
     if (!used && Find(axes, field))
       return std::string(field) + ": pattern '" + Name(p) + "' has no " + field;
+  return "";
+}
+
+// Fills in the list of tiles. Empty, or what is wrong.
+std::string MakeMaskTiles(const std::vector<Axis>& axes, Case* c) {
+  Problem& p = c->problem;
+  if (std::string e = UnusedMaskField(p.mask, axes); !e.empty()) return e;
+  if (p.mask.pattern != Mask::Pattern::kTiles) return "";
+  p.Resolve();
+  if (std::string e = Invalid(c->tiles, p.queries, p.keys); !e.empty()) return e;
+  p.mask.tiles = std::make_shared<TileList>(MakeTiles(c->tiles, p.queries, p.keys, p.mask.causal));
   return "";
 }
 
@@ -111,12 +128,20 @@ std::string Unfit(const Kernel* kernel, const std::vector<Axis>& axes, Case* c) 
   if (c->problem.keys == 0 && c->problem.queries == 0)
     return "axes.keys: missing (give keys or queries)";
   if (layer && !c->problem.layer) return "axes.d_model: missing (" + name + " is a layer)";
-  if (layer && c->input.kind == "tensors")
-    return "input: layers take no tensors, only random kinds";
+  if (layer && (c->input.kind == "tensors" || c->input.kind == "calibrated"))
+    return "input: layers take random sequences, not '" + c->input.kind + "'";
   if (layer) return "";
   for (const char* field : {"d_model", "d_out", "width", "encoding", "cross", "attention"})
     if (Find(axes, field)) return std::string(field) + ": " + name + " is no layer";
-  return c->problem.head_dim == 0 ? "axes.head_dim: missing" : "";
+  if (c->problem.head_dim == 0) return "axes.head_dim: missing";
+  if (c->input.kind != "calibrated") return "";
+  if (c->problem.head_dim < kLeastCalibratedDim)
+    return "head_dim: must be at least " + std::to_string(kLeastCalibratedDim) +
+           " for calibrated inputs";
+  const Index table = std::ssize(CalibratedHeads());
+  if (c->input.head >= table)
+    return "head: calibrated inputs have " + std::to_string(table) + " heads";
+  return "";
 }
 
 // "FILE:LINE" of the axis that set the field named at the head of the message, or the entry's.
@@ -212,8 +237,8 @@ class Expansion {
       if (!wrong.empty()) throw UserError(WhereOf(wrong, axes, entry.where) + ": " + wrong);
     };
     fail_on(error);
+    fail_on(MakeMaskTiles(axes, &c));
     fail_on(c.problem.Resolve().Invalid());
-    fail_on(UnusedMaskField(c.problem.mask, axes));
     if (native) ResolveAll(*native, axes, entry.where, &c);
     fail_on(Oversized(c));
     return c;

@@ -207,7 +207,8 @@ class Reader {
         input->kind = String(field, node);
         if (!KnownInputKind(input->kind))
           Fail(node, field,
-               "must be 'gaussian', 'outliers' or 'tensors', is '" + input->kind + "'");
+               "must be 'gaussian', 'outliers', 'calibrated' or 'tensors', is '" + input->kind +
+                   "'");
       } else if (name == "logit_scale") {
         input->logit_scale = Number(field, node, 0);
       } else if (name == "file") {
@@ -265,7 +266,8 @@ class Reader {
         for (auto&& [field, value] : Table(name, node)) {
           if (!IsMaskField(std::string(field.str())))
             Fail(value, "mask." + std::string(field.str()),
-                 "unknown field (known: pattern, window, stride, offset, columns, sinks, causal)");
+                 "unknown field (known: pattern, window, stride, offset, columns, sinks, tile, "
+                 "band, dilation, global_tiles, random_tiles, causal)");
           entry.axes.push_back(CaseAxis(std::string(field.str()), value));
         }
       } else if (name == "where") {

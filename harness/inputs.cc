@@ -13,6 +13,8 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "harness/calibrated_inputs.h"
+
 namespace attnbench {
 namespace {
 
@@ -72,6 +74,21 @@ void FillTensor(const Tensor& t, const Shape& s, Next&& next) {
 // Each tensor draws from a stream of its own, so that the shape of one does not change the others.
 Random Stream(std::uint64_t seed, std::uint64_t tensor) {
   return Random(Random(seed * 0x9e3779b97f4a7c15u + tensor).Bits());
+}
+
+// Heads of the table in turn, from the spec's on; queries that share keys share a head of it.
+void FillCalibrated(const Problem& p, const InputSpec& spec, std::uint64_t seed, const Tensor& q,
+                    const Tensor& k) {
+  const auto table = CalibratedHeads();
+  const auto row = [&](Index g) -> const CalibratedHead& {
+    return table[static_cast<std::size_t>(std::max<Index>(spec.head, 0) + g) % table.size()];
+  };
+  Random streams = Stream(seed, 1);
+  for (Index b = 0; b < p.batch; ++b) {
+    for (Index g = 0; g < p.kv_heads; ++g) FillCalibratedKeys(row(g), p, streams.Bits(), k, b, g);
+    for (Index h = 0; h < p.heads; ++h)
+      FillCalibratedQueries(row(p.KvHead(h)), p, streams.Bits(), q, b, h);
+  }
 }
 
 float* FillVector(std::size_t count, double sigma, Random random, Buffer* buffer) {
@@ -213,8 +230,12 @@ OwnedInputs OwnedInputs::Make(const Problem& p, const InputSpec& spec, std::uint
         return factor * x;
       });
     };
-    fill(q, q_shape, 1, static_cast<float>(spec.logit_scale));
-    fill(k, k_shape, 2, 1);
+    if (spec.kind == "calibrated") {
+      FillCalibrated(p, spec, seed, q, k);
+    } else {
+      fill(q, q_shape, 1, static_cast<float>(spec.logit_scale));
+      fill(k, k_shape, 2, 1);
+    }
     fill(v, v_shape, 3, 1);
   }
 
@@ -274,8 +295,8 @@ OwnedInputs OwnedInputs::Make(const Problem& p, const InputSpec& spec, std::uint
 OwnedInputs OwnedInputs::Make(const Kernel& kernel, const Options& options, const Problem& p,
                               const InputSpec& spec, std::uint64_t seed, Layout layout) {
   if (!kernel.layer) return Make(p, spec, seed, layout);
-  if (spec.kind == "tensors")
-    throw std::runtime_error("input.kind: layers take random sequences, not 'tensors'");
+  if (spec.kind == "tensors" || spec.kind == "calibrated")
+    throw std::runtime_error("input.kind: layers take random sequences, not '" + spec.kind + "'");
   OwnedInputs made;
   Owned& o = made.owned_;
   const auto sequence = [&](Index rows, std::uint64_t stream, Buffer* buffer) {

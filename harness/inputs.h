@@ -3,6 +3,7 @@
 // gives the same bits on every machine: own generator, own normal transform. Kinds of InputSpec:
 //   gaussian  N(0, 1); q (of layers: wq) is multiplied by logit_scale
 //   outliers  N(0, 1) + N(0, 100) * Bernoulli(0.001): what quantised kernels stumble over
+//   calibrated  q and k like those of real heads, at any length (calibrated_inputs.h); v N(0, 1)
 //   tensors   layer<layer>.q|k|v of a safetensors file, heads from `head` on
 #pragma once
 

@@ -107,13 +107,21 @@ void Take(Probes* probes, const Case& c, const Cost& useful, double touched_byte
 std::string CheckInto(json* record, const Case& c, const Kernel& kernel, const Options& options,
                       const OwnedInputs& inputs, const std::shared_ptr<const void>& plan,
                       const MeasureSettings& settings) {
-  const Verdict verdict =
-      Check(kernel, c.problem, options, inputs.view(),
-            {.rows = settings.check_rows, .seed = c.seed + 1, .threads = c.threads, .plan = plan});
+  const Verdict verdict = Check(kernel, c.problem, options, inputs.view(),
+                                {.rows = settings.check_rows,
+                                 .seed = c.seed + 1,
+                                 .threads = c.threads,
+                                 .plan = plan,
+                                 .dense = true});
   (*record)["error"] = verdict.error;
   (*record)["error_frobenius"] = verdict.error_frobenius;
   (*record)["tolerance"] = verdict.tolerance;
   (*record)["rows_checked"] = verdict.rows_checked;
+  if (verdict.dense)
+    (*record)["dense"] = {{"mass_recall", verdict.dense->mass_recall},
+                          {"rel_l2", verdict.dense->rel_l2},
+                          {"cosine", verdict.dense->cosine},
+                          {"max", verdict.dense->max}};
   return verdict.reason;
 }
 
@@ -134,6 +142,22 @@ void CountInto(json* record, const Case& c, Prepared* prepared, double run_ns,
   const Counted counted = CountRuns(c.threads, runs, [&] { prepared->RunOnce(); });
   (*record)["counters"] = counted.values;
   (*record)["counters_reason"] = counted.reason;
+}
+
+// Selects for every copy of the inputs, and a few times more on the first: the median time, ns.
+double Select(Prepared* prepared) {
+  constexpr std::size_t kFewest = 5;
+  std::vector<double> times;
+  while (times.size() < std::max(kFewest, prepared->inputs.size())) {
+    const OwnedInputs& in = *prepared->inputs[times.size() % prepared->inputs.size()];
+    const auto begin = Clock::now();
+    TileList tiles =
+        prepared->kernel->select(prepared->problem, in.view(), prepared->MakeContext());
+    times.push_back(Nanoseconds(Clock::now() - begin));
+    if (prepared->selected.size() < prepared->inputs.size())
+      prepared->selected.push_back(std::move(tiles));
+  }
+  return Median(times);
 }
 
 const Kernel& KernelOf(const Case& c) {
@@ -212,7 +236,7 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   if (record["status"] != "ok") return record;
 
   const OwnedInputs& inputs = InputsOf(c, kernel, prepared.options);
-  const Cost useful = UsefulOf(kernel, c.problem, prepared.options, inputs.view().key_lengths);
+  Cost useful = UsefulOf(kernel, c.problem, prepared.options, inputs.view().key_lengths);
   record["useful"] = ToJson(useful);
   record["executed"] =
       ToJson(kernel.executed ? kernel.executed(c.problem, prepared.options) : useful);
@@ -220,7 +244,7 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
     record["parameters"] = ParametersOf(WeightsOf(kernel, c.problem, prepared.options));
     record["sequential_operations"] = kernel.layer->sequential(c.problem);
   }
-  auto begin = Clock::now();
+  const auto begin = Clock::now();
   if (kernel.plan) prepared.plan = kernel.plan(c.problem, prepared.options, c.threads);
   record["plan_ns"] = kernel.plan ? json(Nanoseconds(Clock::now() - begin)) : json(nullptr);
   if (settings.check) {
@@ -247,13 +271,11 @@ json MeasureCase(const Case& c, const MeasureSettings& settings) {
   }
   prepared.workspace = Buffer(record["workspace_bytes"].get<std::size_t>());
 
-  begin = Clock::now();
-  if (kernel.select)
-    for (const OwnedInputs* in : prepared.inputs)
-      prepared.selected.push_back(kernel.select(c.problem, in->view(), prepared.MakeContext()));
-  record["select_ns"] = kernel.select
-                            ? json(Nanoseconds(Clock::now() - begin) / static_cast<double>(copies))
-                            : json(nullptr);
+  record["select_ns"] = kernel.select ? json(Select(&prepared)) : json(nullptr);
+  if (kernel.select) {  // useful is what it attends: it does not solve the problem it is given
+    useful = JudgedProblem(c.problem, prepared.selected.data()).Useful(inputs.view().key_lengths);
+    record["useful"] = ToJson(useful);
+  }
 
   if (kernel.host == "python")  // the first run on an input prepares it: not to be timed
     for (std::size_t i = 0; i < copies; ++i) prepared.RunOnce();

@@ -85,6 +85,24 @@ TEST(MeasureCase, FillsARecord) {
   EXPECT_EQ(r["total_ns"], r["median_ns"]) << "nothing to plan, nothing to select";
 }
 
+TEST(MeasureCase, AKernelThatSelectsIsChargedForItAndSaysHowFarFromDenseItIs) {
+  Case c = CaseOf("top_blocks", 256);
+  c.options = {{"block", 32}, {"blocks", 4}};
+  const json few = MeasureCase(c, Short());
+  ASSERT_EQ(few["status"], "ok") << few["reason"];
+  EXPECT_GT(few["select_ns"].get<double>(), 0);
+  EXPECT_EQ(few["total_ns"], few["median_ns"].get<double>() + few["select_ns"].get<double>());
+  EXPECT_EQ(few["useful"]["exps"], 256 * 128.0) << "pairs that it attends";
+  EXPECT_GT(few["dense"]["mass_recall"], 0.3);
+  EXPECT_LT(few["dense"]["mass_recall"], 0.9);
+  EXPECT_GT(few["dense"]["rel_l2"], 0.1);
+  c.options["blocks"] = 8;
+  const json all = MeasureCase(c, Short());
+  EXPECT_NEAR(all["dense"]["mass_recall"].get<double>(), 1, 1e-9);
+  EXPECT_NEAR(all["dense"]["cosine"].get<double>(), 1, 1e-6);
+  EXPECT_LT(all["dense"]["max"], 1e-5);
+}
+
 TEST(MeasureCase, CountersAreNumbersOrNullWithAReason) {
   const json r = MeasureCase(CaseOf("naive", 64), Short());
   ASSERT_TRUE(r["counters"].is_object()) << r;

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <optional>
 
+#include "harness/calibrated_inputs.h"
 #include "harness/ceilings.h"
 #include "harness/child.h"
 #include "harness/conform.h"
@@ -19,6 +20,7 @@
 #include "harness/python_hosted.h"
 #include "harness/python_layer.h"
 #include "harness/run_setup.h"
+#include "harness/tile_lists.h"
 #include "kernels/contract/plugin.h"
 #include "kernels/simd/target.h"
 
@@ -46,7 +48,8 @@ const Kernel& ChooseKernel(const std::string& name, const Problem& problem, unsi
   };
   const Kernel* best = nullptr;
   for (const Kernel* kernel : Kernels()) {
-    if (kernel->host != "cpp" || (provides & ~kernel->provides)) continue;
+    // One that selects keys solves another problem than the one it is asked for.
+    if (kernel->host != "cpp" || kernel->select || (provides & ~kernel->provides)) continue;
     if (kernel->refuse && !kernel->refuse(problem, Options(kernel->options)).empty()) continue;
     if (!best || rank(*kernel) < rank(*best)) best = kernel;
   }
@@ -67,12 +70,12 @@ py::object Attention(const py::object& q_in, const py::object& k_in, const py::o
                      const std::string& kernel_name, bool causal,
                      const std::optional<std::string>& pattern, MaybeIndex window,
                      MaybeIndex stride, MaybeIndex offset, MaybeIndex columns, Index sinks,
-                     std::optional<double> scale, double softcap, int threads,
-                     const py::object& bias_in, const py::object& key_lengths_in,
-                     const std::string& score, const py::object& w_in, const py::object& u_in,
-                     const py::object& v_score_in, const py::object& centers_in,
-                     const std::map<std::string, Index>& options_in, bool return_lse,
-                     bool return_weights) {
+                     MaybeIndex tile, const py::object& tiles, std::optional<double> scale,
+                     double softcap, int threads, const py::object& bias_in,
+                     const py::object& key_lengths_in, const std::string& score,
+                     const py::object& w_in, const py::object& u_in, const py::object& v_score_in,
+                     const py::object& centers_in, const std::map<std::string, Index>& options_in,
+                     bool return_lse, bool return_weights) {
   const auto numpy = py::module_::import("numpy");
   const Argument q("q", q_in), k("k", k_in), v("v", v_in);
   const int ndim = static_cast<int>(q.array.ndim());
@@ -109,7 +112,7 @@ py::object Attention(const py::object& q_in, const py::object& k_in, const py::o
     p.scale = *scale;
   }
   if (!Parse(score, &p.score)) Bad("score: unknown score '" + score + "'");
-  p.mask = MakeMask(causal, pattern, window, stride, offset, columns, sinks);
+  p.mask = MakeMask(causal, pattern, window, stride, offset, columns, sinks, tile, tiles);
   p.has_bias = !bias_in.is_none();
   p.has_key_lengths = !key_lengths_in.is_none();
   p.has_centers = !centers_in.is_none();
@@ -220,16 +223,58 @@ py::object Attention(const py::object& q_in, const py::object& k_in, const py::o
 // Boolean [queries, keys]: who may look at whom.
 py::array MaskArray(Index queries, Index keys, bool causal,
                     const std::optional<std::string>& pattern, MaybeIndex window, MaybeIndex stride,
-                    MaybeIndex offset, MaybeIndex columns, Index sinks) {
+                    MaybeIndex offset, MaybeIndex columns, Index sinks, MaybeIndex tile,
+                    const py::object& tiles) {
   Problem p;
   p.queries = queries, p.keys = keys, p.head_dim = 1;
-  p.mask = MakeMask(causal, pattern, window, stride, offset, columns, sinks);
+  p.mask = MakeMask(causal, pattern, window, stride, offset, columns, sinks, tile, tiles);
   p.Resolve();
   if (const std::string invalid = p.Invalid(); !invalid.empty()) Bad(invalid);
   py::array_t<bool> admitted({p.queries, p.keys});
   auto at = admitted.mutable_unchecked<2>();
   for (Index i = 0; i < p.queries; ++i)
     for (Index j = 0; j < p.keys; ++j) at(i, j) = p.Admits(i, j);
+  return admitted;
+}
+
+// Q and K [n, head_dim] of one calibrated head that the table need not have.
+py::tuple CalibratedArrays(Index n, Index head_dim, double deviation, double locality, double sink,
+                           std::uint64_t seed) {
+  if (head_dim < kLeastCalibratedDim || head_dim > 4096) Bad("head_dim: must be in 4 ... 4096");
+  if (n < 1 || n > (1 << 20)) Bad("n: must be in 1 ... 2^20");
+  for (const double number : {deviation, locality, sink})
+    if (!std::isfinite(number)) Bad("deviation, locality, sink: must be finite");
+  if (deviation < 0 || locality < 0) Bad("deviation, locality: must be at least 0");
+  Problem p;
+  p.queries = n, p.head_dim = head_dim;
+  p.Resolve();
+  const CalibratedHead head{.tokens = n,
+                            .head_dim = head_dim,
+                            .deviation = deviation,
+                            .locality = locality,
+                            .sink = sink};
+  py::array q = Allocate(py::str("float32"), {n, head_dim}, 2);
+  py::array k = Allocate(py::str("float32"), {n, head_dim}, 2);
+  FillCalibratedQueries(head, p, 2 * seed, Packed(q, DType::kF32, 1, n, head_dim), 0, 0);
+  FillCalibratedKeys(head, p, 2 * seed + 1, Packed(k, DType::kF32, 1, n, head_dim), 0, 0);
+  return py::make_tuple(q, k);
+}
+
+// Boolean [rows, columns]: which tiles a spec admits.
+py::array TileArray(Index queries, Index keys, Index tile, Index band, Index dilation,
+                    Index global_tiles, Index random_tiles, bool causal) {
+  const TileSpec spec{tile, band, dilation, global_tiles, random_tiles};
+  for (const auto& [name, value] :
+       {std::pair<const char*, Index>{"queries", queries}, {"keys", keys}})
+    if (value < 1 || value > (Index{1} << 40)) Bad(std::string(name) + ": must be at least 1");
+  if (const std::string wrong = Invalid(spec, queries, keys); !wrong.empty()) Bad(wrong);
+  const TileList list = MakeTiles(spec, queries, keys, causal);
+  const Index rows = std::ssize(list.row_begin) - 1, columns = (keys + tile - 1) / tile;
+  py::array_t<bool> admitted({rows, columns});
+  auto at = admitted.mutable_unchecked<2>();
+  for (Index row = 0; row < rows; ++row)
+    for (Index column = 0; column < columns; ++column)
+      at(row, column) = list.Contains(row * tile, column * tile);
   return admitted;
 }
 
@@ -275,10 +320,11 @@ PYBIND11_MODULE(_core, m) {
       "attention", Attention, py::arg("q"), py::arg("k"), py::arg("v"), py::kw_only(),
       py::arg("kernel") = "flash", py::arg("causal") = false, py::arg("pattern") = none,
       py::arg("window") = none, py::arg("stride") = none, py::arg("offset") = none,
-      py::arg("columns") = none, py::arg("sinks") = 0, py::arg("scale") = none,
-      py::arg("softcap") = 0.0, py::arg("threads") = 1, py::arg("bias") = none,
-      py::arg("key_lengths") = none, py::arg("score") = "scaled_dot", py::arg("w") = none,
-      py::arg("u") = none, py::arg("v_score") = none, py::arg("centers") = none,
+      py::arg("columns") = none, py::arg("sinks") = 0, py::arg("tile") = none,
+      py::arg("tiles") = none, py::arg("scale") = none, py::arg("softcap") = 0.0,
+      py::arg("threads") = 1, py::arg("bias") = none, py::arg("key_lengths") = none,
+      py::arg("score") = "scaled_dot", py::arg("w") = none, py::arg("u") = none,
+      py::arg("v_score") = none, py::arg("centers") = none,
       py::arg("options") = std::map<std::string, Index>(), py::arg("return_lse") = false,
       py::arg("return_weights") = false,
       "Attention of q [B, H, n, d] over k [B, G, m, d] and v [B, G, m, dv] (or without B, or\n"
@@ -289,7 +335,27 @@ PYBIND11_MODULE(_core, m) {
   m.def("mask", MaskArray, py::arg("queries"), py::arg("keys"), py::kw_only(),
         py::arg("causal") = false, py::arg("pattern") = none, py::arg("window") = none,
         py::arg("stride") = none, py::arg("offset") = none, py::arg("columns") = none,
-        py::arg("sinks") = 0, "Boolean [queries, keys]: which pairs the mask admits.");
+        py::arg("sinks") = 0, py::arg("tile") = none, py::arg("tiles") = none,
+        "Boolean [queries, keys]: which pairs the mask admits.");
+  m.def("tiles", TileArray, py::arg("queries"), py::arg("keys"), py::kw_only(), py::arg("tile"),
+        py::arg("band") = TileSpec::kNoBand, py::arg("dilation") = 1, py::arg("global_tiles") = 0,
+        py::arg("random_tiles") = 0, py::arg("causal") = false,
+        "Boolean [rows, columns] of tiles: what experiment files make pattern 'tiles' from.");
+  m.def(
+      "calibrated_heads",
+      [] {
+        py::list heads;
+        for (const CalibratedHead& h : CalibratedHeads())
+          heads.append(py::dict(py::arg("deviation") = h.deviation,
+                                py::arg("locality") = h.locality, py::arg("sink") = h.sink,
+                                py::arg("tokens") = h.tokens, py::arg("head_dim") = h.head_dim));
+        return heads;
+      },
+      "The fitted heads, a dict each: deviation, locality, sink, and tokens, at which they hold.");
+  m.def("calibrated", CalibratedArrays, py::arg("n"), py::arg("head_dim"), py::kw_only(),
+        py::arg("deviation"), py::arg("locality"), py::arg("sink"), py::arg("seed") = 0,
+        "q and k [n, head_dim], float32, of a head with these parameters: see [input] kind =\n"
+        "'calibrated'.");
   m.def("register_kernel", RegisterHostedKernel, py::arg("name"), py::arg("idea"),
         py::arg("refuse"), py::arg("prepare"), py::arg("target") = "",
         "Adds a kernel hosted in Python. refuse(problem: dict) -> str, empty when accepted;\n"

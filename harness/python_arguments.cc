@@ -76,14 +76,47 @@ py::array Weight(const char* name, const py::object& object, const std::vector<I
   return numpy.attr("ascontiguousarray")(array);
 }
 
+namespace {
+
+std::shared_ptr<const TileList> TilesOf(const py::object& object, Index tile) {
+  const py::array array = py::module_::import("numpy").attr("asarray")(object);
+  if (array.ndim() != 2 || std::string(py::str(array.dtype())) != "bool")
+    Bad("tiles: must be bool [rows, columns], is " + std::string(py::str(array.dtype())) + " " +
+        ShapeOf(array));
+  if (tile < 1 || tile > kLargest) Bad("tile: must be at least 1, and not too large");
+  auto list = std::make_shared<TileList>();
+  list->query_tile = list->key_tile = tile;
+  list->row_begin.push_back(0);
+  const auto admitted = array.cast<py::array_t<bool>>().unchecked<2>();
+  for (py::ssize_t row = 0; row < admitted.shape(0); ++row) {
+    for (py::ssize_t column = 0; column < admitted.shape(1); ++column)
+      if (admitted(row, column)) list->column.push_back(column);
+    list->row_begin.push_back(std::ssize(list->column));
+  }
+  return list;
+}
+
+}  // namespace
+
 Mask MakeMask(bool causal, const std::optional<std::string>& pattern, MaybeIndex window,
-              MaybeIndex stride, MaybeIndex offset, MaybeIndex columns, Index sinks) {
+              MaybeIndex stride, MaybeIndex offset, MaybeIndex columns, Index sinks,
+              MaybeIndex tile, const py::object& tiles) {
   Mask mask;
   if (sinks > kLargest) Bad("sinks: too large");
   mask.causal = causal, mask.sinks = sinks;
-  const std::string name = pattern ? *pattern : window && !stride ? "local" : "full";
-  if (!Parse(name, &mask.pattern) || mask.pattern == Mask::Pattern::kTiles)
-    Bad("pattern: must be 'full', 'local', 'strided', 'columns' or 'fixed', is '" + name + "'");
+  const std::string name = pattern             ? *pattern
+                           : !tiles.is_none()  ? "tiles"
+                           : window && !stride ? "local"
+                                               : "full";
+  if (!Parse(name, &mask.pattern))
+    Bad("pattern: must be 'full', 'local', 'strided', 'columns', 'fixed' or 'tiles', is '" + name +
+        "'");
+  const bool tiled = mask.pattern == Mask::Pattern::kTiles;
+  if (tiled != !tiles.is_none())
+    Bad(tiled ? "tiles: pattern 'tiles' needs them" : "tiles: pattern '" + name + "' has none");
+  if (tiled != tile.has_value())
+    Bad(tiled ? "tile: pattern 'tiles' needs it" : "tile: pattern '" + name + "' does not use it");
+  if (tiled) mask.tiles = TilesOf(tiles, *tile);
   const auto take = [&](const char* argument, MaybeIndex value, bool used, Index* field) {
     if (value && !used) Bad(std::string(argument) + ": pattern '" + name + "' does not use it");
     if (value && *value > kLargest) Bad(std::string(argument) + ": too large");

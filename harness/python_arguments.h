@@ -40,7 +40,9 @@ pybind11::array Weight(const char* name, const pybind11::object& object,
 
 using MaybeIndex = std::optional<Index>;
 
+// tiles: None, or bool [rows, columns] of tiles with `tile` queries and keys each.
 Mask MakeMask(bool causal, const std::optional<std::string>& pattern, MaybeIndex window,
-              MaybeIndex stride, MaybeIndex offset, MaybeIndex columns, Index sinks);
+              MaybeIndex stride, MaybeIndex offset, MaybeIndex columns, Index sinks,
+              MaybeIndex tile = {}, const pybind11::object& tiles = pybind11::none());
 
 }  // namespace attnbench

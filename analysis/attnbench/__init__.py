@@ -22,7 +22,14 @@ __version__ = "0.1.0"
 # Where the functions stand. They are imported when they are asked for: they need NumPy, the
 # extension or Matplotlib, and help, set-up and the doctor import this package without any.
 _HOMES = {
-    "api": ("attention", "attention_weights", "bahdanau_attention", "kernels", "luong_attention"),
+    "api": (
+        "attention",
+        "attention_weights",
+        "bahdanau_attention",
+        "kernels",
+        "luong_attention",
+        "tiles",
+    ),
     "layers": ("gru", "lstm", "multi_head_attention", "rnn", "self_attention"),
     "heatmap": ("plot_attention", "plot_heads"),
     "graph": ("attention_graph", "plot_graph"),
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
     from attnbench.api import bahdanau_attention as bahdanau_attention
     from attnbench.api import kernels as kernels
     from attnbench.api import luong_attention as luong_attention
+    from attnbench.api import tiles as tiles
     from attnbench.graph import attention_graph as attention_graph
     from attnbench.graph import plot_graph as plot_graph
     from attnbench.heatmap import plot_attention as plot_attention

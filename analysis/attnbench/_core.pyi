@@ -20,6 +20,8 @@ def attention(
     offset: int | None = None,
     columns: int | None = None,
     sinks: int = 0,
+    tile: int | None = None,
+    tiles: np.ndarray | None = None,
     scale: float | None = None,
     softcap: float = 0.0,
     threads: int = 1,
@@ -46,7 +48,24 @@ def mask(
     offset: int | None = None,
     columns: int | None = None,
     sinks: int = 0,
+    tile: int | None = None,
+    tiles: np.ndarray | None = None,
 ) -> np.ndarray: ...
+def tiles(
+    queries: int,
+    keys: int,
+    *,
+    tile: int,
+    band: int = -1,
+    dilation: int = 1,
+    global_tiles: int = 0,
+    random_tiles: int = 0,
+    causal: bool = False,
+) -> np.ndarray: ...
+def calibrated_heads() -> list[dict[str, Any]]: ...
+def calibrated(
+    n: int, head_dim: int, *, deviation: float, locality: float, sink: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]: ...
 def register_kernel(
     name: str,
     idea: str,

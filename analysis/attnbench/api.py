@@ -46,7 +46,7 @@ def _number(name: str, value: Any) -> float | None:
 
 def _parameters(given: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of ``_core.attention``, each of its type."""
-    for name in ("window", "stride", "offset", "columns", "sinks", "threads"):
+    for name in ("window", "stride", "offset", "columns", "sinks", "tile", "threads"):
         if name in given:
             given[name] = _integer(name, given[name])
     for name in ("scale", "softcap"):
@@ -76,6 +76,8 @@ def attention(
     *,
     offset: int | None = None,
     columns: int | None = None,
+    tile: int | None = None,
+    tiles: Array | None = None,
     softcap: float = 0.0,
     bias: Array | None = None,
     key_lengths: Array | None = None,
@@ -92,9 +94,12 @@ def attention(
         causal: cut keys after the query's position; the last query sees all keys.
         pattern: "full", "local" (``window`` keys each side: a half-width, Longformer's w is twice
             that), "strided" or "columns" (Child et al. 2019: every ``stride``-th, and the
-            neighbourhood), or "fixed". By default "local" where a window is given, else "full".
+            neighbourhood), "fixed" or "tiles". By default "tiles" or "local" where tiles or a window
+            are given, else "full".
         stride: of "strided", "columns" and "fixed". offset: of "columns", by default stride - 1.
         columns: of "fixed": how many at the end of each block.
+        tiles: of "tiles": bool ``[rows, columns]``, which tiles of ``tile`` queries by ``tile`` keys
+            are admitted; ``attnbench.tiles`` makes some.
         sinks: keys 0 ... sinks - 1 are admitted too.
         scale: of the logits; by default 1/sqrt(d).
         threads: OpenMP threads.
@@ -124,13 +129,51 @@ def attention(
         {
             "kernel": kernel, "causal": causal, "pattern": pattern, "window": window,
             "stride": stride, "sinks": sinks, "scale": scale, "threads": threads,
-            "offset": offset, "columns": columns, "softcap": softcap,
+            "offset": offset, "columns": columns, "tile": tile, "softcap": softcap,
         }
     )  # fmt: skip
     return _core.attention(
-        q, k, v, **parameters, bias=bias, key_lengths=key_lengths, options=options or {},
+        q, k, v, **parameters, tiles=tiles, bias=bias, key_lengths=key_lengths, options=options or {},
         return_lse=return_lse,
     )  # fmt: skip
+
+
+def tiles(
+    queries: int,
+    keys: int,
+    *,
+    tile: int,
+    band: int = -1,
+    dilation: int = 1,
+    global_tiles: int = 0,
+    random_tiles: int = 0,
+    causal: bool = False,
+) -> Array:
+    """Tiles as experiment files make them for pattern "tiles": bool ``[rows, columns]``.
+
+    Args:
+        tile: queries and keys to a tile; all else counts tiles.
+        band: tiles to each side of a row's own, ``dilation`` apart; -1 is no tile, not its own.
+        global_tiles: the first tiles, which all rows have and whose own rows have all.
+        random_tiles: so many more a row, drawn of those that it lacks; where causal, not of later ones.
+
+    Raises:
+        ValueError: naming the argument.
+
+    Source: Zaheer et al. 2020 (BigBird), Beltagy et al. 2020 (Longformer: global, dilated).
+
+    Example:
+        >>> import attnbench
+        >>> attnbench.tiles(8, 8, tile=2, band=1).astype(int)
+        array([[1, 1, 0, 0],
+               [1, 1, 1, 0],
+               [0, 1, 1, 1],
+               [0, 0, 1, 1]])
+    """
+    given = {"queries": queries, "keys": keys, "tile": tile, "band": band, "dilation": dilation,
+             "global_tiles": global_tiles, "random_tiles": random_tiles}  # fmt: skip
+    numbers: dict[str, Any] = {name: _integer(name, value) for name, value in given.items()}
+    return _core.tiles(**numbers, causal=causal)
 
 
 @exchanged

@@ -3,8 +3,9 @@
 
 A budget is the mean number of admitted keys a row. Patterns fit one parameter to it and hold the
 rest; where none comes within a tenth, the pattern has no place at that budget. Beside the patterns
-that depend on positions alone stand controls: the heaviest keys of each row (no mask of as many
-keys keeps more mass), the heaviest columns of a head, and random keys.
+that depend on positions alone stand blocks chosen by content, as a kernel chooses them, and controls:
+the heaviest keys of each row (no mask of as many keys keeps more mass), the heaviest columns of a
+head, and random keys.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from attnbench import _core
 
 SINKS = 4  # StreamingLLM's (Xiao et al. 2023)
 DILATION = 2
+TILE = 8  # keys to a side of BigBird's tiles: small, as the texts are short; of shorter ones, 2
+BLOCK = 16  # keys that are chosen together
+CHOSEN = "chosen blocks"
+_TILES = ("tile", "band", "dilation", "global_tiles", "random_tiles")
 NEAR = 0.1  # of a budget, and a pattern counts as one of it
 # Whose keys depend on the weights or on chance; a number of keys is all they need.
 CONTROLS = ("best keys", "best columns", "random keys")
@@ -31,70 +36,94 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Pattern:
-    """``mask``: as kernels take it, or None where no kernel serves the pattern; ``admitted``:
-    ``[n, n]`` bool, rows are queries."""
+    """``mask``: as experiment files have it; ``admitted``: ``[n, n]`` bool, rows are queries."""
 
     words: str
     admitted: Array
-    mask: dict[str, Any] | None = None
-    kernel: str = ""
+    mask: dict[str, Any]
+    kernel: str
 
     @property
     def keys(self) -> float:
         """The mean number of admitted keys a row."""
         return float(self.admitted.sum(1).mean())
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The mask as ``attnbench.attention`` takes it."""
+        return arguments(len(self.admitted), self.mask)
+
+
+def arguments(n: int, mask: dict[str, Any]) -> dict[str, Any]:
+    """A mask of experiment files as keyword arguments: tiles are a list there, not its numbers."""
+    if mask["pattern"] != "tiles":
+        return mask
+    spec = {name: mask[name] for name in _TILES if name in mask}
+    rest = {name: value for name, value in mask.items() if name not in _TILES}
+    tiles = _core.tiles(n, n, causal=mask.get("causal", False), **spec)
+    return rest | {"tile": mask["tile"], "tiles": tiles}
+
 
 def served(kernel: str, words: str, n: int, **mask: Any) -> Pattern:
     """A pattern that a kernel of the registry serves."""
-    return Pattern(words, _core.mask(n, n, **mask), mask, kernel)
+    return Pattern(words, _core.mask(n, n, **arguments(n, mask)), mask, kernel)
 
 
-def dilated(n: int, window: int, dilation: int = DILATION) -> Array:
-    """``window`` keys each side, ``dilation`` apart (Beltagy et al. 2020): ``[n, n]`` bool."""
-    apart = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    return (apart <= window * dilation) & (apart % dilation == 0)
-
-
-def _families(n: int) -> dict[str, tuple[Callable[[int], Pattern], range]]:
+def _families(n: int, causal: bool) -> dict[str, tuple[Callable[[int], Pattern], range]]:
     """By name: the pattern of a parameter, and its values, along which keys grow."""
-    stride = max(n // 8, 2)
+    stride, tile = max(n // 8, 2), TILE if n >= 256 else 2
+
+    def made(kernel: str, words: str, n: int, **mask: Any) -> Pattern:
+        return served(kernel, words, n, **mask, **({"causal": True} if causal else {}))
 
     def columns(offset: int) -> Callable[[int], Pattern]:
-        return lambda w: served("sparse_strided", f"±{w}, j mod {stride} = {offset}", n,
+        return lambda w: made("sparse_strided", f"±{w}, j mod {stride} = {offset}", n,
                                 pattern="columns", window=w, stride=stride, offset=offset)  # fmt: skip
 
     def fixed(length: int) -> Pattern:
         last = max(1, length // 16)  # Child et al. 2019: 8 of 128 to 32 of 256
-        return served("sparse_strided", f"blocks of {length}, last {last}", n, pattern="fixed",
+        return made("sparse_strided", f"blocks of {length}, last {last}", n, pattern="fixed",
                       stride=length, columns=last)  # fmt: skip
 
     widths = range(1, n)
     return {
         "local": (
-            lambda w: served("local_window", f"±{w}", n, pattern="local", window=w), widths),
+            lambda w: made("local_window", f"±{w}", n, pattern="local", window=w), widths),
         "sinks + local": (
-            lambda w: served("local_window", f"{SINKS} sinks, ±{w}", n, pattern="local",
+            lambda w: made("local_window", f"{SINKS} sinks, ±{w}", n, pattern="local",
                              window=w, sinks=SINKS), widths),
         "columns": (columns(stride - 1), widths),
         "columns with key 0": (columns(0), widths),
         "strided": (
-            lambda w: served("sparse_strided", f"±{w}, p - j mod {stride} = 0", n,
+            lambda w: made("sparse_strided", f"±{w}, p - j mod {stride} = 0", n,
                              pattern="strided", window=w, stride=stride), widths),
         "fixed": (fixed, range(math.isqrt(n), n)),
-        "dilated": (lambda w: Pattern(f"{w} a side, every {DILATION}nd", dilated(n, w)), widths),
+        "dilated": (
+            lambda w: made("block_sparse", f"{w} a side, every {DILATION}nd", n, pattern="tiles",
+                             tile=1, band=w, dilation=DILATION), widths),
+        "global + local": (
+            lambda w: made("block_sparse", f"{SINKS} global tokens, ±{w}", n, pattern="tiles",
+                             tile=1, band=w, global_tiles=SINKS), widths),
+        "BigBird": (
+            lambda r: made("block_sparse", f"{tile}: ±1 tile, 1 global, {r} random", n,
+                             pattern="tiles", tile=tile, band=1, global_tiles=1, random_tiles=r),
+            range(1, max(n // tile, 2))),
     }  # fmt: skip
 
 
-FAMILIES = tuple(_families(8))
+FAMILIES = (
+    "local", "sinks + local", "columns", "columns with key 0", "strided", "fixed", "dilated",
+    "global + local", "BigBird",
+)  # fmt: skip
 
 
 @cache
-def at_budget(n: int, keys: int) -> dict[str, Pattern]:
+def at_budget(n: int, keys: int, causal: bool = False) -> dict[str, Pattern]:
     """Each family's pattern whose mean number of keys a row is nearest to ``keys``; a family is
     left out where that differs by over a tenth."""
     found = {}
-    for name, (make, parameters) in _families(n).items():
+    for name, (make, values) in _families(n, causal).items():
+        parameters = values[: 2 * keys]  # each admits about as many keys or more
         above = bisect.bisect_left(parameters, float(keys), key=lambda value: make(value).keys)
         around = {parameters[max(above - 1, 0)], parameters[min(above, len(parameters) - 1)]}
         nearest = min(map(make, around), key=lambda pattern: abs(pattern.keys - keys))
@@ -111,6 +140,26 @@ def best_keys(weights: Array, keys: int) -> Array:
     return admitted
 
 
+def chosen_blocks(q: Array, k: Array, keys: int, causal: bool = False) -> Array:
+    """What the kernel top_blocks chooses for each head of q, k ``[heads, n, d]``, float32, as it
+    would alone: ``[heads, n, n]`` bool. Values of an identity matrix show the weights; those of
+    masked keys are the least that single precision has, not zero."""
+    n = k.shape[1]
+    shown = np.eye(n, dtype=np.float32)
+    found = [
+        _core.attention(
+            a, b, shown, kernel="top_blocks", causal=causal, options=block_options(keys)
+        )
+        for a, b in zip(q, k)
+    ]
+    return np.array(found) > 1e-36
+
+
+def block_options(keys: int) -> dict[str, int]:
+    """The options of top_blocks for a number of keys a row."""
+    return {"block": BLOCK, "blocks": max(2, round(keys / BLOCK))}
+
+
 def best_columns(weights: Array, keys: int) -> Array:
     """For all rows the same: the ``keys`` columns of the largest mean weight."""
     means = np.broadcast_to(weights.mean(-2, keepdims=True), weights.shape)
@@ -118,8 +167,10 @@ def best_columns(weights: Array, keys: int) -> Array:
 
 
 def random_keys(weights: Array, keys: int, seed: int = 0) -> Array:
-    """``keys`` of each row, drawn without looking."""
-    return best_keys(np.random.default_rng(seed).random(weights.shape, np.float32), keys)
+    """``keys`` of each row, drawn without looking; of those that have any weight, where so many do:
+    what is masked in the dense weights stays so."""
+    drawn = np.random.default_rng(seed).random(weights.shape, np.float32)
+    return best_keys(np.where(weights > 0, 1 + drawn, drawn), keys)
 
 
 def control(name: str, weights: Array, keys: int) -> Array:

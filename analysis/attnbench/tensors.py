@@ -125,7 +125,8 @@ def needed_by(experiment: Path) -> tuple[str, Path] | None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=["list", "fetch", "describe"], nargs="?", default="list")
+    parser.add_argument("action", choices=["list", "fetch", "describe", "calibrate"],
+                        nargs="?", default="list")  # fmt: skip
     parser.add_argument("model", nargs="?", default="minilm", help="a model's name (minilm)")
     parser.add_argument(
         "--text",
@@ -143,7 +144,9 @@ def main(args: argparse.Namespace) -> int:
                 print(f"cached     {path.relative_to(ROOT)}")
         else:
             text = args.text or default_text(args.model)
-            if args.action == "fetch":
+            if args.action == "calibrate":
+                _calibrate(args.model, text)
+            elif args.action == "fetch":
                 print(cached(args.model, text))
             else:
                 _describe(cached(args.model, text))
@@ -151,6 +154,18 @@ def main(args: argparse.Namespace) -> int:
         print(f"attnbench tensors: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _calibrate(model: str, text: Path) -> None:
+    """Fits the generator of calibrated inputs to heads of the model, and writes its table."""
+    from attnbench import calibrate
+
+    if not places.IN_TREE:
+        raise ValueError("calibrate writes into the source tree, and there is none here")
+    layers = load_model(model).attention_inputs(text.read_text(encoding="utf-8"))
+    path = ROOT / "harness" / "calibrated_heads.inc"
+    print("\n".join(calibrate.write_table(model, layers, path)))
+    print(f"written to {path.relative_to(ROOT)}: build again to use it")
 
 
 def _describe(path: Path) -> None:

@@ -49,13 +49,26 @@ def mask_label(row: pd.Series | dict[str, Any]) -> str:
         "strided": f"strided ±{window} /{stride}",
         "columns": f"columns ±{window} every {stride}",
         "fixed": f"fixed {stride}·{_whole(row.get('mask_columns'))}",
-        "tiles": "tiles",
+        "tiles": _tiles(row),
+        "selected": "selected keys",
     }.get(pattern, str(pattern))
     if _whole(row.get("sinks")):
         words += f" +{_whole(row.get('sinks'))} sinks"
     if row.get("causal") is True or row.get("causal") == 1:
         words += " causal"
     return words.strip()
+
+
+def _tiles(row: pd.Series | dict[str, Any]) -> str:
+    """ "tiles of 64: ±1, 1 global, 3 random"; without its numbers a list is just "tiles"."""
+    if not _whole(row.get("tile")):
+        return "tiles"
+    band, apart = row.get("band"), _whole(row.get("dilation"))
+    parts = [] if _whole(band) < 0 else [f"±{_whole(band)}" + (f" /{apart}" if apart > 1 else "")]
+    for name in ("global", "random"):
+        if count := _whole(row.get(f"{name}_tiles")):
+            parts.append(f"{count} {name}")
+    return f"tiles of {_whole(row.get('tile'))}: {', '.join(parts)}"
 
 
 def labels(frame: pd.DataFrame) -> pd.Series:

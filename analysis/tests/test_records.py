@@ -140,6 +140,26 @@ def test_labels_name_the_mask_and_what_varies_and_nothing_else(tmp_path: Path) -
     assert list(labelled["label"]) == ["flash (tile=32)", "flash (tile=64)"]
 
 
+def test_masks_of_tiles_are_named_by_their_numbers():
+    bird = {"pattern": "tiles", "tile": 64, "band": 1, "dilation": 1, "global_tiles": 1,
+            "random_tiles": 2}  # fmt: skip
+    assert variants.mask_label(bird) == "tiles of 64: ±1, 1 global, 2 random"
+    dilated = {"pattern": "tiles", "tile": 1, "band": 32, "dilation": 2}
+    assert variants.mask_label(dilated) == "tiles of 1: ±32 /2"
+    assert variants.mask_label({"pattern": "tiles", "tile": np.nan}) == "tiles"
+
+
+def test_choosing_keys_counts_and_is_another_problem_than_dense_attention(tmp_path: Path) -> None:
+    lines = [
+        record("flash", 128, 64, 0, [100.0]),
+        record("top_blocks", 128, 64, 0, [40.0], select_ns=10.0),
+    ]
+    found = records.summarise(records.load(write_run(tmp_path / "run", lines))).set_index("kernel")
+    assert found["median_ns"]["top_blocks"] == 50
+    assert found["label"]["top_blocks"] == "top_blocks (selected keys)"
+    assert found["median_ns"]["flash"] == 100 and found["label"]["flash"] == "flash"
+
+
 def test_the_default_scale_is_no_variant(tmp_path: Path) -> None:
     summary = records.summarise(
         records.load(write_run(tmp_path / "run", sweep(rounds=1, head_dims=(32, 64))))

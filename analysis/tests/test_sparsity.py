@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("attnbench._core")
 
 import attnbench
-from attnbench import sparsity, tensors
-from attnbench.sparsity import CONTROLS
+from attnbench import calibrate, sparsity, tensors, transformer
+from attnbench.sparsity import CHOSEN, CONTROLS
 from attnbench.studies import _pareto_measures as measures
+from attnbench.studies import _pareto_models as models
 from attnbench.studies import pareto
 
 N = 64
@@ -28,7 +29,7 @@ def heads() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def weights_of(q: np.ndarray, k: np.ndarray) -> np.ndarray:
-    return tensors.reader("minilm").attention_weights(q, k)
+    return transformer.attention_weights(q, k)
 
 
 def test_patterns_of_a_budget_admit_as_many_keys():
@@ -43,9 +44,38 @@ def test_patterns_of_a_budget_admit_as_many_keys():
 
 
 def test_a_dilated_window_skips_every_second_key():
-    row = sparsity.dilated(9, 2)[4]
-    assert np.flatnonzero(row).tolist() == [0, 2, 4, 6, 8]
-    assert np.flatnonzero(sparsity.dilated(9, 1)[0]).tolist() == [0, 2]
+    pattern = sparsity.at_budget(N, 16)["dilated"]
+    window = pattern.mask["band"]
+    row = np.flatnonzero(pattern.admitted[N // 2])
+    assert row.tolist() == list(range(N // 2 - 2 * window, N // 2 + 2 * window + 1, 2))
+
+
+def test_global_tokens_see_all_and_are_seen_by_all():
+    pattern = sparsity.at_budget(N, 16)["global + local"]
+    assert pattern.admitted[: sparsity.SINKS].all() and pattern.admitted[:, : sparsity.SINKS].all()
+    inner = pattern.admitted[N // 2, sparsity.SINKS :].sum()
+    assert inner == 2 * pattern.mask["band"] + 1
+
+
+def test_causal_patterns_of_a_budget_admit_no_later_key():
+    found = sparsity.at_budget(N, 16, causal=True)
+    assert {"local", "sinks + local", "BigBird", "dilated"} <= found.keys()
+    for name, pattern in found.items():
+        assert not np.triu(pattern.admitted, 1).any(), name
+        assert abs(pattern.keys - 16) <= sparsity.NEAR * 16, name
+
+
+def test_chosen_blocks_are_the_first_the_own_and_those_with_the_nearest_keys():
+    block, n = sparsity.BLOCK, 6 * sparsity.BLOCK
+    q = np.zeros((1, n, 8), np.float32)
+    k = np.zeros((1, n, 8), np.float32)
+    q[0, :, 0] = 4
+    k[0, 2 * block : 3 * block, 0] = 4
+    chosen = sparsity.chosen_blocks(q, k, 3 * block)[0]
+    row = chosen.reshape(6, block, 6, block).all((1, 3))
+    assert np.flatnonzero(row[4]).tolist() == [0, 2, 4]
+    assert (chosen.sum(1) <= 3 * block).all()
+    assert not np.triu(sparsity.chosen_blocks(q, k, 3 * block, causal=True)[0], 1).any()
 
 
 def test_the_full_mask_loses_nothing_and_recall_is_the_mass_that_is_admitted(heads):
@@ -93,9 +123,7 @@ def test_kernels_compute_what_their_masks_say(heads):
     q, k, v = (x.astype(np.float32) for x in heads)
     weights = weights_of(*(x.astype(np.float64) for x in (q, k)))
     for name, pattern in sparsity.at_budget(N, 16).items():
-        if pattern.mask is None:
-            continue
-        out = attnbench.attention(q, k, v, kernel=pattern.kernel, **pattern.mask)
+        out = attnbench.attention(q, k, v, kernel=pattern.kernel, **pattern.arguments)
         expected, _ = sparsity.attend(weights, v.astype(np.float64), pattern.admitted)
         np.testing.assert_allclose(out, expected, atol=2e-5, err_msg=name)
 
@@ -122,25 +150,20 @@ def test_the_frontier_holds_what_nothing_beats():
 
 def test_masks_are_told_apart_and_swept_by_their_kernels():
     patterns = list(sparsity.at_budget(N, 24).values())
-    spec = tomllib.loads(measures.experiment(patterns, 5))
-    masks = [entry["mask"] for entry in spec["kernel"][1:]]
-    served = [p.mask for p in patterns if p.mask is not None]
-    assert masks == served and len(served) == len(patterns) - 1  # dilated has no kernel
+    spec = tomllib.loads(measures.experiment(patterns, [24, 48], 5))
+    masks = [entry["mask"] for entry in spec["kernel"][1:-2]]
+    assert masks == [p.mask for p in patterns]
+    assert [entry["options"]["blocks"] for entry in spec["kernel"][-2:]] == [2, 3]
     assert len({measures.identity(mask) for mask in [{}, *masks]}) == len(masks) + 1
     assert measures.identity({"pattern": "full", "sinks": 0}) == measures.identity({})
 
 
 def test_recalls_pair_the_patterns_of_a_head_and_the_largest_wins():
-    sizes = (1, 2, N, 16)
-    random = np.random.default_rng(0)
-    layer = tensors.reader("minilm").Layer
-    layers = [
-        layer(*(random.standard_normal(sizes, np.float32) for _ in range(3)), np.empty(0))
-        for _ in range(2)
-    ]
+    drawn = np.random.default_rng(0).standard_normal((2, 3, 1, 2, N, 16), np.float32)
+    layers = [transformer.Layer(q, k, v, np.empty(0)) for q, k, v in drawn]
     frame = measures.measure(layers, (16, 24))
     table = pareto.recalls(frame, 24)
-    assert table.shape == (4, len(sparsity.at_budget(N, 24)) + len(CONTROLS))
+    assert table.shape == (4, len(sparsity.at_budget(N, 24)) + 1 + len(CONTROLS))
     row = frame[(frame.budget == 24) & (frame.pattern == "local")]
     np.testing.assert_array_equal(table["local"], row["recall"])
     assert list(zip(row["layer"], row["head"])) == [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -148,10 +171,38 @@ def test_recalls_pair_the_patterns_of_a_head_and_the_largest_wins():
     cost = {
         measures.identity({}): 9.0,
         measures.identity(measures.contestants(24, N)["local"].mask): 4.0,
+        measures.identity({"blocks": sparsity.block_options(24)["blocks"]}): 5.0,
     }
     points = measures.points(frame, cost, N).set_index(["pattern", "budget"])["time_ns"]
-    assert points["local", 24] == 4 and points["dense", N] == 9
+    assert points["local", 24] == 4 and points["dense", N] == 9 and points[CHOSEN, 24] == 5
     assert np.isnan(points["dilated", 24]) and np.isnan(points["best keys", 24])
+
+
+def test_a_fit_finds_the_parameters_of_generated_heads():
+    wanted = calibrate.generate(128, 16, (1.5, 0.8, 3.0), seed=3)
+    found = calibrate.generate(128, 16, calibrate.fit(wanted, 128, 16), seed=4)
+    np.testing.assert_allclose(tuple(found), tuple(wanted), atol=0.25)
+    flat = calibrate.generate(128, 16, (0, 0, 0))
+    assert flat.entropy == pytest.approx(np.log(128)) and flat.first_key == pytest.approx(1 / 128)
+
+
+def test_generated_lengths_have_every_pattern_on_both_kinds_of_heads():
+    found = models.by_length((128,), 32).set_index(["source", "pattern"])["recall"]
+    blind, seen = found["Gaussian"], found["calibrated"]
+    assert set(blind.index) == set(seen.index) >= {"local", "BigBird", CHOSEN, *CONTROLS}
+    assert blind["local"] == pytest.approx(32 / 128, abs=0.05)
+    assert seen["best keys"] > seen["sinks + local"] > blind["sinks + local"]
+
+
+@pytest.mark.weights
+def test_a_causal_model_without_its_keys_foretells_worse():
+    text = (tensors.ROOT / "experiments" / "text" / "antibodies.txt").read_text()
+    try:
+        table = models.antibodies(text.splitlines()[:1]).set_index("pattern")
+    except ValueError as error:
+        pytest.skip(str(error))
+    assert table["accuracy"]["dense"] > 0.6 and 1 < table["perplexity"]["dense"] < 4
+    assert table["perplexity"]["best keys"] < table["perplexity"]["random keys"]
 
 
 @pytest.mark.weights

@@ -20,6 +20,21 @@ Index CountResidues(Index begin, Index end, Index stride, Index residue, Index w
   return below(end) - below(begin);
 }
 
+// Keys under `limit` that query i sees of the tiles and the sinks; key positions have step 1.
+Index KeysOfTiles(const Problem& p, Index i, Index limit) {
+  const TileList& t = *p.mask.tiles;
+  const Index origin = p.positions.key_origin, row = i / t.query_tile;
+  if (p.mask.causal) limit = std::clamp(p.QueryPosition(i) - origin + 1, Index{0}, limit);
+  const Index sinks =
+      p.mask.sinks > 0 ? std::clamp(p.mask.sinks - origin, Index{0}, limit) : Index{0};
+  Index keys = sinks;
+  for (Index at = t.row_begin[row]; at < t.row_begin[row + 1]; ++at) {
+    const Index begin = std::max(sinks, t.column[at] * t.key_tile);
+    keys += std::max(Index{0}, std::min(limit, (t.column[at] + 1) * t.key_tile) - begin);
+  }
+  return keys;
+}
+
 constexpr const char* kDTypes[] = {"f32", "bf16", "f64"};
 constexpr const char* kScores[] = {"scaled_dot", "dot",      "general",
                                    "concat",     "additive", "location"};
@@ -250,6 +265,8 @@ double Problem::AdmittedPairs(const Index* key_lengths) const {
       here = static_cast<double>(queries) * limit;
     } else if (HasClosedForm()) {
       for (Index i = 0; i < queries; ++i) here += Admitted(i, limit).Count();
+    } else if (positions.key_step == 1) {
+      for (Index i = 0; i < queries; ++i) here += KeysOfTiles(*this, i, limit);
     } else {
       for (Index i = 0; i < queries; ++i)
         for (Index j = 0; j < limit; ++j) here += Admits(i, j);

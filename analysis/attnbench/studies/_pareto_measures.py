@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 import attnbench
-from attnbench import cli, records, sparsity, tensors
-from attnbench.sparsity import CONTROLS, Pattern
+from attnbench import cli, records, sparsity, tensors, transformer
+from attnbench.sparsity import CHOSEN, CONTROLS, Pattern
 
 N, HEADS, HEAD_DIM = 512, 12, 32  # of MiniLM
 # Medians over heads measured beforehand on another text, of these masks (and the 65 best keys).
@@ -43,44 +43,48 @@ def passages(text: str, count: int) -> list[list[int]]:
 def gaussian(layers: int, seed: int = 0) -> list[Any]:
     """Layers of the model's shape, their Q, K and V independent and normal."""
     random = np.random.default_rng(seed)
-    layer = tensors.reader("minilm").Layer
-    size = (1, HEADS, N, HEAD_DIM)
-    return [
-        layer(*(random.standard_normal(size, np.float32) for _ in range(3)), np.empty(0))
-        for _ in range(layers)
-    ]
+    drawn = random.standard_normal((layers, 3, 1, HEADS, N, HEAD_DIM), np.float32)
+    return [transformer.Layer(q, k, v, np.empty(0)) for q, k, v in drawn]
 
 
-def dense(layer: Any) -> tuple[Array, Array]:
+def dense(layer: Any, causal: bool = False) -> tuple[Array, Array]:
     """Weights ``[heads, n, n]`` and values, float64, of a layer."""
-    weights = tensors.reader("minilm").attention_weights(layer.q[0].astype(np.float64), layer.k[0])
+    weights = transformer.attention_weights(layer.q[0].astype(np.float64), layer.k[0], causal)
     return weights, layer.v[0].astype(np.float64)
 
 
-def admitted(name: str, pattern: Pattern | None, weights: Array, keys: int) -> Array:
-    """The mask of a pattern, or of a control (None), for these heads."""
-    return sparsity.control(name, weights, keys) if pattern is None else pattern.admitted
+def admitted(
+    name: str, pattern: Pattern | None, layer: Any, weights: Array, keys: int, causal: bool
+) -> Array:
+    """The mask of a pattern, or of what depends on the content (None), for these heads."""
+    if pattern is not None:
+        return pattern.admitted
+    if name == CHOSEN:
+        return sparsity.chosen_blocks(layer.q[0], layer.k[0], keys, causal)
+    return sparsity.control(name, weights, keys)
 
 
-def contestants(budget: int, n: int = N) -> dict[str, Pattern | None]:
-    """The patterns of a budget, and the controls as None."""
-    return {**sparsity.at_budget(n, budget), **dict.fromkeys(CONTROLS)}
+def contestants(budget: int, n: int = N, causal: bool = False) -> dict[str, Pattern | None]:
+    """The patterns of a budget, and what depends on the content as None."""
+    return {**sparsity.at_budget(n, budget, causal), **dict.fromkeys((CHOSEN, *CONTROLS))}
 
 
-def measure(layers: Sequence[Any], budgets: Iterable[int]) -> pd.DataFrame:
+def measure(layers: Sequence[Any], budgets: Iterable[int], causal: bool = False) -> pd.DataFrame:
     """One row a head, budget and pattern: ``layer``, ``head``, ``keys`` and what was kept."""
-    made = {budget: contestants(budget, layers[0].q.shape[2]) for budget in budgets}
+    made = {budget: contestants(budget, layers[0].q.shape[2], causal) for budget in budgets}
     rows = []
     for number, layer in enumerate(layers):
-        weights, v = dense(layer)
+        weights, v = dense(layer, causal)
         whole = weights @ v
         for budget, patterns in made.items():
             for name, pattern in patterns.items():
-                found = sparsity.kept(weights, v, admitted(name, pattern, weights, budget), whole)
+                mask = admitted(name, pattern, layer, weights, budget, causal)
+                found = sparsity.kept(weights, v, mask, whole)
                 frame = pd.DataFrame(found._asdict())
                 rows.append(frame.assign(
                     layer=number, head=frame.index, budget=budget, pattern=name,
-                    keys=budget if pattern is None else pattern.keys,
+                    keys=pattern.keys if pattern is not None
+                    else np.broadcast_to(mask, weights.shape).sum(-1).mean(-1),
                 ))  # fmt: skip
     return pd.concat(rows, ignore_index=True)
 
@@ -116,18 +120,29 @@ def known(layers: Iterable[Any]) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in heads.items()}
 
 
-def _attend(name: str, pattern: Pattern | None, budget: int) -> Callable[[Any], Array]:
-    """A layer's attention under a pattern: by its kernel, or from the weights where none is."""
-    if pattern is not None and pattern.mask is not None:
-        mask, kernel = pattern.mask, pattern.kernel
-        return lambda layer: attnbench.attention(layer.q, layer.k, layer.v, kernel=kernel, **mask)
+def attend(
+    name: str, pattern: Pattern | None, budget: int, causal: bool = False
+) -> Callable[[Any], Array]:
+    """A layer's attention under a pattern: by its kernel, head by head where it chooses; from the
+    weights for controls, which no kernel serves."""
+    if pattern is not None:
+        given, kernel = pattern.arguments, pattern.kernel
+        return lambda layer: attnbench.attention(layer.q, layer.k, layer.v, kernel=kernel, **given)
+
+    def chosen(layer: Any) -> Array:
+        options = sparsity.block_options(budget)
+        heads = [
+            attnbench.attention(*one, kernel="top_blocks", causal=causal, options=options)
+            for one in zip(layer.q[0], layer.k[0], layer.v[0])
+        ]
+        return np.array(heads)[None]
 
     def from_weights(layer: Any) -> Array:
-        weights, v = dense(layer)
-        out, _ = sparsity.attend(weights, v, admitted(name, pattern, weights, budget))
-        return out[None].astype(np.float32)
+        weights, v = dense(layer, causal)
+        mask = admitted(name, pattern, layer, weights, budget, causal)
+        return sparsity.attend(weights, v, mask)[0][None].astype(np.float32)
 
-    return from_weights
+    return chosen if name == CHOSEN else from_weights
 
 
 def whole_model(ids: list[int], budgets: Iterable[int]) -> pd.DataFrame:
@@ -138,7 +153,7 @@ def whole_model(ids: list[int], budgets: Iterable[int]) -> pd.DataFrame:
     rows = []
     for budget in budgets:
         for name, pattern in contestants(budget).items():
-            *_, states = model.forward(ids, attend=_attend(name, pattern, budget))
+            *_, states = model.forward(ids, attend=attend(name, pattern, budget))
             rows.append({
                 "budget": budget, "pattern": name, "text": cosine(own.mean(0), states.mean(0)),
                 "token": float(np.mean([cosine(a, b) for a, b in zip(own, states)])),
@@ -150,36 +165,54 @@ def cosine(a: Array, b: Array) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-_FIELDS = ("pattern", "window", "stride", "offset", "columns", "sinks")
+_PLAIN = {"pattern": "full", "window": 0, "stride": 0, "offset": -1, "columns": 0, "sinks": 0,
+          "tile": 0, "band": -1, "dilation": 1, "global_tiles": 0, "random_tiles": 0, "blocks": 0}  # fmt: skip
 
 
 def identity(mask: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells masks apart, as a key."""
-    plain = {"pattern": "full", "window": 0, "stride": 0, "offset": -1, "columns": 0, "sinks": 0}
-    return tuple(mask.get(field, plain[field]) for field in _FIELDS)
+    """What tells masks apart, as a key; ``blocks`` stands for a mask that is chosen."""
+    return tuple(mask.get(field, plain) for field, plain in _PLAIN.items())
 
 
-def experiment(patterns: Iterable[Pattern], seconds: float) -> str:
-    """A TOML file that sweeps dense attention and these masks, each by its kernel."""
+def toml(fields: dict[str, Any]) -> str:
+    """An inline table."""
+    return "{" + ", ".join(
+        f'{k} = "{v}"' if isinstance(v, str) else f"{k} = {str(v).lower()}" for k, v in fields.items()
+    ) + "}"  # fmt: skip
+
+
+def experiment(patterns: Iterable[Pattern], budgets: Iterable[int], seconds: float) -> str:
+    """A TOML file that sweeps dense attention and these masks, each by its kernel, and the kernel
+    that chooses, which does so head by head."""
     lines = [
         'title = "What the masks of the study cost"', "[sweep]", f"budget_s = {seconds:g}",
         "rounds = 5", "seed = 1", "[axes]", f"keys = {N}", f"head_dim = {HEAD_DIM}",
         f"heads = {HEADS}", "threads = 1", "[[kernel]]", 'name = "flash"',
     ]  # fmt: skip
     for pattern in patterns:
-        if pattern.mask is not None:
-            fields = (f'{k} = "{v}"' if k == "pattern" else f"{k} = {v}"
-                      for k, v in pattern.mask.items())  # fmt: skip
-            lines += ["[[kernel]]", f'name = "{pattern.kernel}"', f"mask = {{{', '.join(fields)}}}"]
+        lines += ["[[kernel]]", f'name = "{pattern.kernel}"', f"mask = {toml(pattern.mask)}"]
+    for budget in budgets:
+        options = toml(sparsity.block_options(budget))
+        lines += ["[[kernel]]", 'name = "top_blocks"', "heads = 1", f"options = {options}"]
     return "\n".join(lines) + "\n"
 
 
-def times(folder: Path, patterns: list[Pattern], seconds: float) -> dict[tuple[Any, ...], float]:
+def times(
+    folder: Path, patterns: list[Pattern], budgets: Iterable[int], seconds: float
+) -> dict[tuple[Any, ...], float]:
     """Nanoseconds of a layer's attention (12 heads) by mask, measured if the folder lacks it; dense
     attention is the mask without fields. Raises ValueError where the sweep fails."""
-    text = experiment(patterns, seconds)
+    found = sweep(folder, experiment(patterns, budgets, seconds), "masks")
+    chosen = [identity({"blocks": sparsity.block_options(b)["blocks"]}) for b in budgets]
+    return {mask: ns * (HEADS if mask in chosen else 1) for (_, *mask_), ns in found.items()
+            if (mask := tuple(mask_))}  # fmt: skip
+
+
+def sweep(folder: Path, text: str, stem: str) -> dict[tuple[Any, ...], float]:
+    """Nanoseconds by the number of keys and the mask's identity, of an experiment, which is run if
+    the folder lacks it. Raises ValueError where that fails."""
     name = hashlib.sha256(text.encode()).hexdigest()[:8]  # a quick look has other masks
-    output, file = folder / f"run-{name}", folder / f"masks-{name}.toml"
+    output, file = folder / f"run-{name}", folder / f"{stem}-{name}.toml"
     if not (output / "done").exists():
         file.write_text(text)
         begun = (output / "run.json").exists()
@@ -193,9 +226,12 @@ def times(folder: Path, patterns: list[Pattern], seconds: float) -> dict[tuple[A
     summary = records.summarise(records.load(output))
     found = {}
     for _, row in summary[summary["status"] == "ok"].iterrows():
-        mask = {f: row.get("mask_columns" if f == "columns" else f) for f in _FIELDS}
-        mask = {k: v if isinstance(v, str) else int(v) for k, v in mask.items() if pd.notna(v)}
-        found[identity(mask)] = float(row["median_ns"])
+        if row["kernel"] == "top_blocks":
+            mask = {"blocks": int(row["option_blocks"])}
+        else:
+            mask = {f: row.get("mask_columns" if f == "columns" else f) for f in _PLAIN}
+            mask = {k: v if isinstance(v, str) else int(v) for k, v in mask.items() if pd.notna(v)}
+        found[int(row["keys"]), *identity(mask)] = float(row["median_ns"])
     return found
 
 
@@ -205,12 +241,14 @@ def points(frame: pd.DataFrame, cost: dict[tuple[Any, ...], float], n: int = N) 
     measures = ["keys", *sparsity.Kept._fields]
     table = frame.groupby(["pattern", "budget"], sort=False)[measures].median().reset_index()
     made = {budget: contestants(budget, n) for budget in table["budget"].unique()}
-    table["time_ns"] = [
-        cost.get(identity(p.mask), np.nan)
-        if (p := made[b][name]) is not None and p.mask
-        else np.nan
-        for name, b in zip(table["pattern"], table["budget"])
-    ]
+
+    def time(name: str, budget: int) -> float:
+        if name == CHOSEN:
+            return cost.get(identity({"blocks": sparsity.block_options(budget)["blocks"]}), np.nan)
+        pattern = made[budget][name]
+        return np.nan if pattern is None else cost.get(identity(pattern.mask), np.nan)
+
+    table["time_ns"] = [time(name, b) for name, b in zip(table["pattern"], table["budget"])]
     whole: dict[str, Any] = {m: 1.0 if "recall" in m or "cosine" in m else 0.0 for m in measures}
     whole |= {"pattern": "dense", "budget": n, "keys": n, "time_ns": cost.get(identity({}), np.nan)}
     return pd.concat([table, pd.DataFrame([whole])], ignore_index=True)

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 
-from attnbench import sparsity, tensors
+from attnbench import sparsity, transformer
 from attnbench.figures import style
-from attnbench.sparsity import CONTROLS, FAMILIES
+from attnbench.sparsity import CHOSEN, CONTROLS, FAMILIES
 from attnbench.studies import Picture
 
 SHOWN = 64  # keys a row in the figures of heads and masks
@@ -29,6 +29,9 @@ MARKS = {
     "strided": style.Mark("#CC79A7", "P", (0, (5, 1, 1, 1))),
     "fixed": style.Mark("#882255", "X", (0, (5, 1, 1, 1))),
     "dilated": style.Mark("#E69F00", "h", (0, (7, 2))),
+    "global + local": style.Mark("#117733", "<", (0, (7, 2))),
+    "BigBird": style.Mark("#999933", "p", (0, (3, 1))),
+    CHOSEN: style.Mark("#AA4499", "*", "-"),
     "best keys": style.Mark("#1b1d21", "", "-"),
     "best columns": style.Mark("#6b7079", "", (0, (4, 1.5))),
     "random keys": style.Mark("#6b7079", "", _DOTTED),
@@ -78,7 +81,7 @@ def _overview(table: pd.DataFrame, blank: pd.DataFrame, footer: str) -> Picture:
     with style.rc(style.WIDE_IN):
         figure, axes = style.canvas(style.WIDE_IN, 2, 2, 2.2, sharey="row")
         for at, rows, title in zip(axes[0], (table, blank), ("a text", "Gaussian Q, K")):
-            for name in (*FAMILIES, *CONTROLS):
+            for name in (*FAMILIES, CHOSEN, *CONTROLS):
                 own, mark = rows[rows["pattern"] == name], MARKS[name]
                 at.plot(own["keys"], 1 - own["recall"], color=mark.color, marker=mark.marker,
                         ls=mark.dash)  # fmt: skip
@@ -95,12 +98,11 @@ def _overview(table: pd.DataFrame, blank: pd.DataFrame, footer: str) -> Picture:
             at.set_title(f"a text: {label} by time")
         axes[1, 0].set_ylabel("loss")
         style.finish(figure, f"{footer}; medians over heads", _handles(list(MARKS)))
-    untimed = [n for n in FAMILIES if table[table["pattern"] == n]["time_ns"].isna().all()]
     return Picture(
         "pareto", figure, "Attention mass that a pattern loses, by the keys that it admits, on a real"
         " text and on noise; below, mass and error by its kernel's time, with the frontier drawn and"
-        " what another point dominates in grey. No kernel serves"
-        f" {', '.join(untimed)}, or the controls: they have no time.",
+        " what another point dominates in grey. Chosen blocks are timed with their choice; no kernel"
+        " serves the controls: they have no time.",
     )  # fmt: skip
 
 
@@ -166,6 +168,39 @@ def _by_length(grown: pd.DataFrame, heads: int) -> Picture:
     )  # fmt: skip
 
 
+def generated(long: pd.DataFrame, keys: int) -> Picture:
+    """Lost mass and speed-up by length, of generated heads. ``long``: a row a source, length and
+    pattern; dense times are rows of their own."""
+    dense = long[long["pattern"] == "dense"].set_index("n")["time_ns"]
+    with style.rc(style.WIDE_IN):
+        figure, axes = style.canvas(style.WIDE_IN, 1, 3, 2.2)
+        for at, source, title in zip(
+            axes[0], ("calibrated", "Gaussian"), ("heads like MiniLM's", "Gaussian Q, K")
+        ):
+            for name, own in long[long["source"] == source].groupby("pattern", sort=False):
+                mark = MARKS[name]
+                at.plot(own["n"], 1 - own["recall"], color=mark.color, marker=mark.marker,
+                        ls=mark.dash)  # fmt: skip
+            at.set_ylim(-0.03, 1)
+            at.set_title(title)
+        axes[0, 0].set_ylabel("lost mass")
+        at = axes[0, 2]
+        timed = long[(long["source"] == "calibrated") & long["time_ns"].notna()]
+        for name, own in timed.groupby("pattern", sort=False):
+            mark, speedup = MARKS[name], dense.loc[own["n"]].to_numpy() / own["time_ns"]
+            at.plot(own["n"], speedup, color=mark.color, marker=mark.marker, ls=mark.dash)
+        at.set_title("speed-up over dense")
+        for at in axes[0]:
+            style.log_sizes(at, sorted(long["n"].unique()), "tokens n")
+        present = [name for name in MARKS if name in set(long["pattern"]) - {"dense"}]
+        footer = f"{keys} keys a row; medians over heads; one head, one thread"
+        style.finish(figure, footer, _handles(present))
+    return Picture(
+        "generated", figure, f"Lost mass of patterns of {keys} keys a row by length, on generated heads"
+        " fitted to MiniLM's and on Gaussian ones, and the time that they save.",
+    )  # fmt: skip
+
+
 def _pooled(values: np.ndarray) -> np.ndarray:
     cells = len(values) // _COARSE
     return values.reshape(cells, _COARSE, cells, _COARSE).max((1, 3))
@@ -179,7 +214,7 @@ def _masks(layers: Sequence[Any], real: pd.DataFrame) -> Picture:
     off = off.groupby([both["layer"], both["head"]], sort=False).max().iloc[:heads]
     layer, head = off.index[int(off.argmin())]
     one = layers[layer]
-    weights = tensors.reader("minilm").attention_weights(one.q[0, head], one.k[0, head])
+    weights = transformer.attention_weights(one.q[0, head], one.k[0, head])
     patterns = {name: p.admitted for name, p in sparsity.at_budget(n, SHOWN).items()}
     patterns["best keys"] = sparsity.best_keys(weights, SHOWN)
     with style.rc(style.WIDE_IN):

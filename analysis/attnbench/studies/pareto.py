@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pareto: what sparse attention loses on real Q, K and V, beside the time that it saves.
 
-MiniLM's 72 heads over 512 tokens of a text, under patterns that all admit as many keys a row, and
-under controls without which such a chart means nothing: each row's heaviest keys, the heaviest
-columns of a head, random keys. Recall is the mass that dense attention gives to the admitted keys.
-Times are the kernels' own, from a sweep of just these masks; a pattern that no kernel serves has a
-quality and no time. The same on Gaussian Q, K and V says what those would have claimed.
+MiniLM's 72 heads over 512 tokens of a text, under patterns that all admit as many keys a row, under
+blocks chosen by content, and under controls without which such a chart means nothing: each row's
+heaviest keys, the heaviest columns of a head, random keys. Recall is the mass that dense attention
+gives to the admitted keys. Times are the kernels' own, from a sweep of just these masks; controls
+have a quality and no time. The same on Gaussian Q, K and V says what those would have claimed. IgLM,
+a causal model, says what its own task loses; generated heads, fitted to MiniLM's, what lengths that
+no model here reaches do to both sides.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from attnbench import sparsity, tensors
-from attnbench.sparsity import FAMILIES
-from attnbench.studies import ROOT, Claim, Finding, Study, _pareto_pictures
+from attnbench.sparsity import CHOSEN, FAMILIES
+from attnbench.studies import ROOT, Claim, Finding, Study, _pareto_models, _pareto_pictures
 from attnbench.studies._pareto_measures import (
     BEST,
     HEADS,
@@ -40,6 +42,8 @@ from attnbench.tables import Table
 
 TEXT = ROOT / "experiments" / "text" / "library.txt"
 BUDGETS, SHOWN = (16, 32, 64, 128, 256), 64  # keys a row; that of the tables and heads
+PROTEINS = TEXT.with_name("antibodies.txt")
+LONG, WIDE = (512, 1024, 2048, 4096), 128  # generated lengths, and the keys a row there
 LENGTHS, SHARE = (64, 128, 256), N // SHOWN  # shorter texts, of one key in so many
 WHOLE = (16, 64, 256)  # with which the whole model runs
 CLOSE = 0.05  # to what was measured beforehand
@@ -50,7 +54,7 @@ CHANCE = 0.02  # what a recall may differ from the share of admitted keys, and b
 def run(folder: Path, quick: bool) -> Finding:
     budgets = (32, SHOWN, 128) if quick else BUDGETS
     patterns = [p for b in budgets for p in sparsity.at_budget(N, b).values()]
-    cost = times(folder, patterns, 12 if quick else 40)
+    cost = times(folder, patterns, budgets, 16 if quick else 60)
     model = tensors.load_model("minilm")
     texts = passages(TEXT.read_text(encoding="utf-8"), 2)
     *first, own = model.forward(texts[0])
@@ -69,10 +73,18 @@ def run(folder: Path, quick: bool) -> Finding:
     at = table[table["budget"] == SHOWN].set_index("pattern")
     flat = blank[blank["budget"] == SHOWN].set_index("pattern")
     cosines = swapped[swapped["budget"] == SHOWN].set_index("pattern")
+    lines = PROTEINS.read_text(encoding="utf-8").splitlines()
+    causal = _pareto_models.antibodies(lines[:2] if quick else lines)
+    sizes = LONG[:2] if quick else LONG
+    long = _pareto_models.by_length(sizes, WIDE).merge(
+        _pareto_models.times_by_length(folder, sizes, WIDE, 10 if quick else 60), how="outer"
+    )
     found = _claims(real, before, table, at, flat, blank, cosines)
+    found += _further_claims(real, causal, long)
     text = _text(
         real, noise, at, flat, blank, cosines, known(noise_layers)[BEST], before, other, grown
     )
+    text += _further_text(causal, long)
     shape, noise_shape = (
         {k: np.round(np.median(np.concatenate(v), 0), 3) for k, v in shapes(one).items()}
         for one in (layers, noise_layers)
@@ -81,19 +93,22 @@ def run(folder: Path, quick: bool) -> Finding:
         "n": N, "heads": len(layers) * HEADS, "passages": count, "known_masks": before,
         "shape_median": shape, "shape_median_gaussian": noise_shape,
         "patterns": {
-            f"{b} keys": {k: {"words": p.words, "keys": p.keys, "kernel": p.kernel or None}
+            f"{b} keys": {k: {"words": p.words, "keys": p.keys, "kernel": p.kernel}
                           for k, p in sparsity.at_budget(N, b).items()} for b in budgets},
         "medians": table.to_dict("records"), "medians_gaussian": blank.to_dict("records"),
         "whole_model": swapped.to_dict("records"), "whole_model_another_passage": other,
-        "by_length": grown.to_dict("records"),
+        "by_length": grown.to_dict("records"), "iglm": causal.to_dict("records"),
+        "generated": long.to_dict("records"),
         "by_head": {
             f"{name}, {budget} keys": {m: group[m].round(4) for m in sparsity.Kept._fields}
             for (name, budget), group in real.groupby(["pattern", "budget"], sort=False)
         },
     }  # fmt: skip
     return Finding(
-        text, found, numbers, _pareto_pictures.draw(real, table, blank, grown, layers, count),
-        [_table(at, flat, cosines)],
+        text, found, numbers,
+        [*_pareto_pictures.draw(real, table, blank, grown, layers, count),
+         _pareto_pictures.generated(long, WIDE)],
+        [_table(at, flat, cosines), _causal_table(causal)],
     )  # fmt: skip
 
 
@@ -203,7 +218,6 @@ def _text(
     dense = blank["time_ns"].iloc[-1]
     timed = at[at["time_ns"].notna()]
     pair = (timed["time_ns"] / timed["keys"]) / (dense / N)
-    untimed = [name for name in at.index if np.isnan(at.loc[name, "time_ns"])]
     fixed = [name for name in FAMILIES if name in blind]
     return [
         f"Of {len(local)} heads, {SHOWN} keys around each token keep between {local.min():.2f} and"
@@ -227,8 +241,8 @@ def _text(
         + ".",
         f"A layer of {HEADS} heads takes {dense / 1e6:.2f} ms dense; a pair of query and key costs "
         + ", ".join(f"{name} {value:.2f}" for name, value in pair.items())
-        + f" times what it costs there. No fast kernel here serves {', '.join(untimed)}: their"
-        " quality is shown, and no time is claimed for them.",
+        + " times what it costs there; chosen blocks count the choice. Controls have no kernel and no"
+        " time.",
         f"With {SHOWN} keys a row in all layers, the text's vector (the mean of all last states)"
         " keeps a cosine of "
         + ", ".join(f"{name} {value:.3f}" for name, value in cosines["text"].items())
@@ -236,6 +250,76 @@ def _text(
         + ", ".join(f"{name} {value:.3f}" for name, value in cosines["token"].items())
         + ".",
     ]
+
+
+def _further_claims(real: pd.DataFrame, causal: pd.DataFrame, long: pd.DataFrame) -> list[Claim]:
+    heads, words = recalls(real, SHOWN), causal.set_index("pattern")
+    chosen = heads[CHOSEN] - heads["sinks + local"]
+    oracle = heads["best keys"] - heads[CHOSEN]
+    dense = words["perplexity"]["dense"]
+    sinks, local = words["perplexity"]["sinks + local"], words["perplexity"]["local"]
+    last = long[long["n"] == long["n"].max()].set_index(["source", "pattern"])["recall"]
+    blind, seen = last["Gaussian"], last["calibrated"]
+    positions = [name for name in FAMILIES if name in seen]
+    return [
+        Claim(
+            "blocks chosen by pooled keys keep more than a window with sinks of as many keys (by"
+            f" {CLEAR:g} in the median head), and less than each row's best keys",
+            f"{chosen.median():+.2f}, in {(chosen > 0).mean():.0%} of the heads; the best keys keep"
+            f" {oracle.median():+.2f} more",
+            bool(chosen.median() >= CLEAR and oracle.median() > 0),
+        ),
+        Claim(
+            "a causal model foretells worse with windows than with windows and sinks",
+            f"IgLM with {_pareto_models.KEYS} keys a row: perplexity {local:.2f} and {sinks:.2f},"
+            f" dense {dense:.2f}; accuracy {words['accuracy']['local']:.3f},"
+            f" {words['accuracy']['sinks + local']:.3f}, {words['accuracy']['dense']:.3f}",
+            bool(local > sinks >= dense),
+        ),
+        Claim(
+            f"at {long['n'].max()} tokens patterns of {WIDE} keys still differ on generated heads, and"
+            " not on Gaussian ones",
+            f"recalls within {np.ptp(seen[positions]):.2f} of each other, Gaussian within"
+            f" {np.ptp(blind[positions]):.3f}",
+            bool(np.ptp(seen[positions]) > CLEAR > np.ptp(blind[positions])),
+        ),
+    ]  # fmt: skip
+
+
+def _further_text(causal: pd.DataFrame, long: pd.DataFrame) -> list[str]:
+    words = causal.set_index("pattern")
+    longest = long[long["n"] == long["n"].max()]
+    made = longest[longest["source"] == "calibrated"].set_index("pattern")
+    dense = longest[longest["pattern"] == "dense"]["time_ns"].iloc[0]
+    timed = made[made["time_ns"].notna()]
+    return [
+        f"IgLM with {_pareto_models.KEYS} keys a row in all layers foretells residues with a"
+        " perplexity of "
+        + ", ".join(f"{name} {value:.2f}" for name, value in words["perplexity"].items())
+        + "; right are "
+        + ", ".join(f"{name} {value:.3f}" for name, value in words["accuracy"].items())
+        + ".",
+        f"Generated heads of {longest['n'].iloc[0]} tokens, {WIDE} keys a row: recall and speed-up over"
+        " dense are "
+        + ", ".join(
+            f"{name} {row['recall']:.2f} and {dense / row['time_ns']:.1f}"
+            for name, row in timed.iterrows()
+        )
+        + f"; the best keys recall {made['recall']['best keys']:.2f}.",
+    ]  # fmt: skip
+
+
+def _causal_table(causal: pd.DataFrame) -> tuple[str, Table]:
+    rows = [
+        (row["pattern"], f"{row['keys']:.1f}" if row["keys"] > 0 else "all", f"{row['recall']:.2f}",
+         f"{row['accuracy']:.3f}", f"{row['perplexity']:.2f}")
+        for _, row in causal.iterrows()
+    ]  # fmt: skip
+    caption = (
+        f"IgLM, causal, with {_pareto_models.KEYS} keys a row in all layers: recall of the median"
+        " head, accuracy of the next residue, perplexity."
+    )
+    return caption, Table(("pattern", "keys a row", "recall", "accuracy", "perplexity"), rows)
 
 
 def _table(at: pd.DataFrame, flat: pd.DataFrame, cosines: pd.DataFrame) -> tuple[str, Table]:
