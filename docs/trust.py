@@ -31,6 +31,10 @@ command left behind; whole runs only, no quick ones. All numbers lie in
 ```
 
 takes its numbers up and writes this page.
+
+One caution. The rule by which comparisons of stored runs carry drift was chosen on the very sessions
+that are shown here; sessions measured afterwards raised more false alarms than these. A verdict on
+stored runs is a hint; `compare --run` is the judge.
 """
 
 
