@@ -148,12 +148,12 @@ TEST_F(MpiSweep, RanksAreAnAxis) {
 }
 
 TEST_F(MpiSweep, ARankThatDiesEndsItsCaseAndNoOther) {
-  // Sampling would take ten seconds; rank 1 dies after one.
+  // Sampling would take three seconds; rank 1 dies after one.
   const auto records = Sweep(
       "[axes]\nkeys = 300\nheads = 2\nhead_dim = 16\nranks = [1, 2]\n"
       "[[kernel]]\nname = [\"ring\", \"ulysses\"]\n",
       "--plugin " + TestPlugin("ranks"),
-      "max_seconds_per_case = 10\ntarget_interval = 1e-9\n"
+      "max_seconds_per_case = 3\ntarget_interval = 1e-9\n"
       "plateau = false\n");
   ASSERT_EQ(records.size(), 4u) << outcome_.output;
   for (const json& record : records) {
