@@ -2,6 +2,9 @@
 # Everything the build takes from elsewhere, with the oldest version known to work.
 find_package(OpenMP 4.5 REQUIRED)
 find_package(Threads REQUIRED)
+if(ATTNBENCH_SANITIZE STREQUAL thread)
+  include(cmake/thread_sanitizer.cmake)
+endif()
 
 # From the system, or their sources where it has none, as the images that wheels are built in.
 include(FetchContent)
