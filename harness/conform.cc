@@ -24,13 +24,13 @@ struct Rule {
 Rule RuleOf(DType dtype, DType out_dtype) {
   constexpr double kEps = std::numeric_limits<float>::epsilon();
   // floor: where the naive evaluation happens to be exact, a polynomial exp and another order of
-  // sums still are not, and bf16 rounds, by u = 2^-9 at most: each weight, differently where another
-  // maximum was subtracted before exp (two keys of weight w and 1 - w: an error of
-  // w (1 - w) 2u |v1 - v2| <= u max|v|), and the output in bf16 once more.
-  // logit: logits are float32 in every kernel, and their error of eps |logit| goes into weights.
+  // sums still are not, and bf16 rounds, by u = 2^-9 at most: each weight, differently where
+  // another maximum was subtracted before exp (two keys of weight w and 1 - w: an error of w (1 -
+  // w) 2u |v1 - v2| <= u max|v|), and the output in bf16 once more. logit: logits are float32 in
+  // every kernel, and their error of eps |logit| goes into weights.
   constexpr double kRounding = 0x1p-9;
-  const double floor = (dtype == DType::kBF16 ? kRounding : 8 * kEps) +
-                       (out_dtype == DType::kBF16 ? kRounding : 0);
+  const double floor =
+      (dtype == DType::kBF16 ? kRounding : 8 * kEps) + (out_dtype == DType::kBF16 ? kRounding : 0);
   return {floor, 2 * kEps};
 }
 

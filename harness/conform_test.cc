@@ -56,7 +56,7 @@ TEST(Fuzz, RandomProblemsAgreeWithTheOracle) {
 
 TEST(Registry, NoKernelRefusesEverything) {
   std::vector<EdgeCase> cases;
-  for (const char* group : {"lengths", "masks", "scores", "heads"})
+  for (const char* group : {"lengths", "masks", "tiles", "scores", "heads"})
     for (EdgeCase& c : EdgeCases(group)) cases.push_back(std::move(c));
   for (const Kernel* kernel : Kernels()) {
     bool serves = false, unavailable = false;

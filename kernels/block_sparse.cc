@@ -11,7 +11,8 @@
 // The runs are planned: found on the way, as top_blocks does with its high tiles, those of single
 // pairs cost as much as attending them (a band: 2.3 times dense a pair for 1.2).
 // A pair costs, in dense flash's (Zen 4, n = 4096, d = 64, 130 to 700 keys a query): tiles of 64
-// 1.1, of 32 1.2, of 16 1.3 to 1.4; a band with global tokens 1.4; a dilated window of 129 keys 1.8.
+// 1.1, of 32 1.2, of 16 1.3 to 1.4; a band with global tokens 1.4; a dilated window of 129
+// keys 1.8.
 //
 // Papers: Zaheer et al. 2020 (BigBird), Beltagy et al. 2020 (Longformer: global tokens, dilation),
 // Child et al. 2019 (block-sparse kernels). Engine: simd/attend-inl.h, as in flash.
