@@ -183,12 +183,13 @@ std::string FromJson(const json& j, Problem* problem) {
 }
 
 json ToJson(const Case& c) {
-  json j = {{"kernel", c.kernel},           {"kind", c.kind},           {"options", c.options},
-            {"problem", ToJson(c.problem)}, {"input", ToJson(c.input)}, {"seed", c.seed},
-            {"threads", c.threads},         {"cache", c.cache},         {"ranks", c.ranks}};
+  Problem problem = c.problem;
+  if (c.tiles) problem.mask.tiles = nullptr;  // told by what it was made from
+  json j = {{"kernel", c.kernel},         {"kind", c.kind},           {"options", c.options},
+            {"problem", ToJson(problem)}, {"input", ToJson(c.input)}, {"seed", c.seed},
+            {"threads", c.threads},       {"cache", c.cache},         {"ranks", c.ranks}};
   if (c.tiles) {
     json& mask = j["problem"]["mask"];
-    mask.erase("tiles");
     for (const auto& [name, field] : kTileFields) mask[name] = c.tiles.*field;
   }
   return j;

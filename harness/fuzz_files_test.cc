@@ -19,7 +19,6 @@ namespace attnbench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr double kSlowestInputSeconds = 10;  // far beyond any that is read at all
 
 double Since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -111,7 +110,6 @@ void Fuzz(Mutator* mutator, std::uint64_t seed, Read&& read) {
   std::size_t inputs = 0, refused = 0;
   while (Since(begin) < seconds) {
     const std::string text = mutator->Next();
-    const auto started = Clock::now();
     std::string wrong;
     try {
       wrong = read(text);
@@ -123,7 +121,6 @@ void Fuzz(Mutator* mutator, std::uint64_t seed, Read&& read) {
     } catch (const std::exception& e) {
       wrong = std::string("not refused, but failed: ") + e.what();
     }
-    if (Since(started) > kSlowestInputSeconds) wrong = "takes " + std::to_string(Since(started));
     ASSERT_EQ(wrong, "") << "seed " << seed << ", input " << inputs << ":\n" << text;
     ++inputs;
   }

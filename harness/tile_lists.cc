@@ -9,7 +9,7 @@
 namespace attnbench {
 namespace {
 
-constexpr double kMostTiles = 1 << 24;  // of a list
+constexpr double kMostTiles = 1 << 22;  // of a list
 constexpr double kMostDraws = 1 << 30;  // tiles that random ones are drawn from, over all rows
 
 Index Floor(Index a, Index b) { return a / b - (a % b < 0); }  // b > 0

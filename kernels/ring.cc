@@ -61,9 +61,9 @@ Problem SliceOf(const Problem& p, RowRun queries, RowRun keys) {
 // False only where no query of the slice admits any of its keys.
 bool SeesAny(const Problem& slice) {
   const auto [first_query, last_query] =
-      std::minmax(slice.QueryPosition(0), slice.QueryPosition(slice.queries - 1));
+      std::minmax({slice.QueryPosition(0), slice.QueryPosition(slice.queries - 1)});
   const auto [first_key, last_key] =
-      std::minmax(slice.KeyPosition(0), slice.KeyPosition(slice.keys - 1));
+      std::minmax({slice.KeyPosition(0), slice.KeyPosition(slice.keys - 1)});
   const Mask& mask = slice.mask;
   if (mask.causal && first_key > last_query) return false;
   if (mask.pattern != Mask::Pattern::kLocal || first_key < mask.sinks) return true;

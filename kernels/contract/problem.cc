@@ -20,13 +20,16 @@ Index CountResidues(Index begin, Index end, Index stride, Index residue, Index w
   return below(end) - below(begin);
 }
 
-// Keys under `limit` that query i sees of the tiles and the sinks; key positions have step 1.
+// Keys under `limit` that query i sees of the tiles and the sinks; key positions ascend.
 Index KeysOfTiles(const Problem& p, Index i, Index limit) {
   const TileList& t = *p.mask.tiles;
   const Index origin = p.positions.key_origin, row = i / t.query_tile;
-  if (p.mask.causal) limit = std::clamp(p.QueryPosition(i) - origin + 1, Index{0}, limit);
-  const Index sinks =
-      p.mask.sinks > 0 ? std::clamp(p.mask.sinks - origin, Index{0}, limit) : Index{0};
+  const auto keys_before = [&](Index position) {
+    const Index distance = std::max(Index{0}, position - origin);
+    return (distance + p.positions.key_step - 1) / p.positions.key_step;
+  };
+  if (p.mask.causal) limit = std::min(keys_before(p.QueryPosition(i) + 1), limit);
+  const Index sinks = p.mask.sinks > 0 ? std::min(keys_before(p.mask.sinks), limit) : Index{0};
   Index keys = sinks;
   for (Index at = t.row_begin[row]; at < t.row_begin[row + 1]; ++at) {
     const Index begin = std::max(sinks, t.column[at] * t.key_tile);
@@ -265,7 +268,7 @@ double Problem::AdmittedPairs(const Index* key_lengths) const {
       here = static_cast<double>(queries) * limit;
     } else if (HasClosedForm()) {
       for (Index i = 0; i < queries; ++i) here += Admitted(i, limit).Count();
-    } else if (positions.key_step == 1) {
+    } else if (positions.key_step >= 1) {
       for (Index i = 0; i < queries; ++i) here += KeysOfTiles(*this, i, limit);
     } else {
       for (Index i = 0; i < queries; ++i)
