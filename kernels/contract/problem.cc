@@ -268,7 +268,7 @@ double Problem::AdmittedPairs(const Index* key_lengths) const {
       here = static_cast<double>(queries) * limit;
     } else if (HasClosedForm()) {
       for (Index i = 0; i < queries; ++i) here += Admitted(i, limit).Count();
-    } else if (positions.key_step >= 1) {
+    } else if (mask.pattern == Mask::Pattern::kTiles && positions.key_step >= 1) {
       for (Index i = 0; i < queries; ++i) here += KeysOfTiles(*this, i, limit);
     } else {
       for (Index i = 0; i < queries; ++i)
