@@ -14,6 +14,9 @@
 // - Of that, k a tile ahead is worth 1 % dense, 1 ... 2 % causal. v a step ahead, too: -1 ... -2 %.
 // - Lazy maximum: +2 ... 4 %, bf16 +6 %. Degree 3 for degree 5 in f32: +1 %, for an error of 6e-5:
 //   not worth it; in bf16 2 ... 3 %.
+// - bf16's half unit for rounding inside the polynomial's constant instead of two additions a pair:
+//   dense +2 ... 3 % at d = 64, n = 2048, +1 % at n = 128, 0 at d = 128. Reduction and exponent by
+//   vreduceps and vscalefps: 0 ... -4 %. 48 queries a block instead of 32: +1 % in bf16, 0 in f32.
 // - Blocks of 64 keys: -1 ... -3 %, bf16 dense 0 ... -4 %; of 32: -2 ... -5 %; of 256: as 128.
 //   Lambdas of the tiles not inlined: 36 % of peak.
 // - Fetching a block's rows of q and out all at once before they are transposed: -1.5 % at n = 64;
@@ -89,7 +92,9 @@ AttendOptions OptionsOf(const Problem& p, const Options& options) {
                                                                    : 5),
           .lazy_max = options["lazy_max"] != 0,
           .pipelining = options["pipelining"] != 0,
-          .prefetch = options["prefetch"] != 0};
+          .prefetch = options["prefetch"] != 0,
+          .pack = options["pack"] != 0,
+          .tile_columns = static_cast<int>(options["tile_columns"])};
 }
 
 std::string Refuse(const Problem& p, const Options& options) {
@@ -110,7 +115,9 @@ ATTN_KERNEL(
              {"lazy_max", 1, 0, 1, "1: rescale only when a score passes the maximum by 2^16"},
              {"pipelining", 1, 0, 1, "1: bf16's exponentials inside the next block's scores"},
              {"prefetch", 1, 0, 1,
-              "1: fetch k a tile ahead; the next block's q and this one's out"}},
+              "1: fetch k a tile ahead; the next block's q and this one's out"},
+             {"pack", 0, 0, 1, "1: copy k and v into dense rows first, also where not needed"},
+             {"tile_columns", 8, 1, 8, "columns of v in a register tile of the output, at most"}},
         .refuse = Refuse,
         .executed = [](const Problem& p,
                        const Options&) { return HWY_DYNAMIC_DISPATCH(FlashCost)(p); },

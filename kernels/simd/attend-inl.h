@@ -277,7 +277,8 @@ class Attender {
     else
       WithDegree(first);
     const auto others = [&](auto columns) {
-      while (c + columns <= p_.v_dim) tile(columns, std::false_type(), kNone);
+      const bool wide = columns > 1 && columns > options_.tile_columns;
+      while (!wide && c + columns <= p_.v_dim) tile(columns, std::false_type(), kNone);
     };
     others(integral_constant<int, kRows>());
     others(integral_constant<int, 4>());
@@ -306,8 +307,9 @@ class Attender {
   }
 
   // Moves the reference where the new block's scores are too far from it, which rescales what the
-  // block has so far. Rare when lazy. exact: a query's first reference is its maximum, whose
-  // probability then is 1, free of rounding; that matters in bf16 to rows of few keys.
+  // block has so far. Rare when lazy. exact: a query's first reference is its maximum; that
+  // matters in bf16 to rows of few keys, since sqrt(2), what its probability then is, loses only
+  // 1e-4 when rounded.
   void UpdateReference(Index keys, bool exact, float* s, const float* max) {
     const DF d;
     QueryBlock& b = *current_;

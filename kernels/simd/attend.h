@@ -84,6 +84,8 @@ struct AttendOptions {
   bool lazy_max = true;    // move the maximum only when a score passes it by 2^16
   bool pipelining = true;  // bf16: exponentials of one block inside the scores of the next
   bool prefetch = true;    // rows of k a tile ahead; a block's rows of q and out, meanwhile
+  bool pack = false;       // copy k and v into dense rows first, also where they could be read
+  int tile_columns = 8;    // of v in a register tile of the output, at most
 };
 
 constexpr int kMostBlocks = 8;

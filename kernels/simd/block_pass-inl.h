@@ -56,7 +56,7 @@ class BlockPass {
       : p_(p),
         options_(options),
         rows_(KeyStore<T>::Even(p.keys)),
-        keys_(KeyStore<T>::Take(p, p.batch * p.kv_heads * rows_, false, arena)) {}
+        keys_(KeyStore<T>::Take(p, p.batch * p.kv_heads * rows_, options.pack, arena)) {}
 
   std::size_t EngineBytes() const { return Attender<T>::Bytes(p_, options_); }
 

@@ -15,6 +15,8 @@
 #define ATTNBENCH_KERNELS_SIMD_EXP2_INL_H_
 #endif
 
+#include <array>
+
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -38,11 +40,25 @@ struct Exp2Coefficients<5> {
                                  0.0555071309f, 0.00967554096f, 0.00132764725f};
 };
 
-template <int kDegree, class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+// To be cut to bf16, the result is made sqrt(2) 2^x: the polynomial then lies in [1, 2], where half
+// a unit of bf16 is one number, and adding it there rounds to nearest at no cost.
+constexpr float kExp2RootTwo = 1.41421356f;
+
+template <int kDegree, bool kForBF16>
+constexpr auto kExp2 = [] {
+  std::array<float, kDegree + 1> c;
+  for (int i = 0; i <= kDegree; ++i) {
+    c[i] = Exp2Coefficients<kDegree>::kC[i];
+    if (kForBF16) c[i] = c[i] * kExp2RootTwo + (i == 0 ? 1.0f / 256 : 0.0f);
+  }
+  return c;
+}();
+
+template <int kDegree, bool kForBF16 = false, class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
 HWY_INLINE V Exp2(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::RebindToSigned<D> di;
-  constexpr auto& kC = Exp2Coefficients<kDegree>::kC;
+  constexpr auto& kC = kExp2<kDegree, kForBF16>;
   const V magic = hn::Set(d, 12582912.0f);
   x = hn::Max(hn::Set(d, -126.0f), x);  // this order: x86 returns the second operand if one is NaN
   const V biased = hn::Add(x, magic);

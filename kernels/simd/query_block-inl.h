@@ -159,7 +159,8 @@ class BlockEnds {
         if (none) std::fill_n(rows.template Row<true>(lane), p_.v_dim, TO{});
         if (out_.lse)
           out_.lse[(b.batch * p_.heads + b.head) * p_.queries + query] =
-              none ? -HUGE_VALF : (std::log2(b.sum[q]) - b.start[q]) * 0.693147180559945f;
+              none ? -HUGE_VALF
+                   : (std::log2(b.sum[q]) - b.start[q] - W::kLog2Factor) * 0.693147180559945f;
       }
     }
   }

@@ -41,6 +41,7 @@ struct Words;
 template <>
 struct Words<float> {
   static constexpr int kElements = 1;
+  static constexpr float kLog2Factor = 0;
   static constexpr int kSlot = 4;  // words of a product at a time
   static HWY_INLINE VF Broadcast(const float* from) { return hn::Set(DF(), *from); }
   static HWY_INLINE VF MulAdd(VF word, VF x, VF sum) { return hn::MulAdd(word, x, sum); }
@@ -59,7 +60,8 @@ struct Words<float> {
 template <>
 struct Words<BFloat16> {
   static constexpr int kElements = 2;
-  static constexpr int kSlot = 8;  // words of a product between exponentials
+  static constexpr float kLog2Factor = 0.5f;  // of the factor that all probabilities carry
+  static constexpr int kSlot = 8;             // words of a product between exponentials
 
   static HWY_INLINE VF Broadcast(const BFloat16* from) {
     std::uint32_t word;
@@ -81,17 +83,15 @@ struct Words<BFloat16> {
   // Scaled queries would have to be rounded to bf16 again: scale the sums.
   static HWY_INLINE VF First(VF) { return hn::Zero(DF()); }
   static HWY_INLINE VF Last(VF sum, VF factor, VF start) { return hn::MulAdd(sum, factor, start); }
-  // Rounds half up, which is to nearest except that ties are not to even.
+  // sqrt(2) times the probabilities, rounded half up, which is to nearest but for ties.
   template <int kDegree>
   static HWY_INLINE VF Probabilities(const float* scores) {
     const hn::RebindToUnsigned<DF> du;
     const hn::Repartition<std::uint16_t, DF> du16;
-    const auto half = hn::Set(du, 0x8000u);
-    const VF even = Exp2<kDegree>(DF(), hn::Load(DF(), scores));
-    const VF odd = Exp2<kDegree>(DF(), hn::Load(DF(), scores + kQueries));
-    const auto low = hn::ShiftRight<16>(hn::Add(hn::BitCast(du, even), half));
-    const auto high = hn::Add(hn::BitCast(du, odd), half);
-    return hn::BitCast(DF(), hn::OddEven(hn::BitCast(du16, high), hn::BitCast(du16, low)));
+    const VF even = Exp2<kDegree, true>(DF(), hn::Load(DF(), scores));
+    const VF odd = Exp2<kDegree, true>(DF(), hn::Load(DF(), scores + kQueries));
+    const auto low = hn::ShiftRight<16>(hn::BitCast(du, even));
+    return hn::BitCast(DF(), hn::OddEven(hn::BitCast(du16, odd), hn::BitCast(du16, low)));
   }
 };
 #endif
