@@ -7,6 +7,8 @@ resamples rounds; where no round holds both, the medians are compared and no int
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -26,22 +28,13 @@ def against_peers(
     is faster), low, high. A side that has no measured kernel leaves its fields empty. Empty frame
     where there are no peers.
     """
-    peers = summary["host"] == "python"
-    if not peers.any() or peers.all():
-        return pd.DataFrame()
     rng = np.random.default_rng(seed)
-    columns = ["source", *(c for c in _PROBLEM if c in summary)]
-    medians = (
-        records.round_medians(frame).set_index(["source", "case", "session", "round"]).sort_index()
-    )
+    medians = _medians(frame)
     rows = []
-    for key, group in summary.groupby(columns, sort=False, dropna=False):
-        own, theirs = (_fastest(group[group["host"] == "python"] if python else
-                                group[group["host"] != "python"]) for python in (False, True))  # fmt: skip
-        if not (group["host"] == "python").any() or (group["host"] == "python").all():
-            continue
-        row = dict(zip(columns, key, strict=True)) | {"mask": variants.mask_label(group.iloc[0])}
-        row |= {"ours": "", "ours_ns": np.nan, "peer": "", "peer_ns": np.nan, "ratio": np.nan,
+    for problem, group in _problems(summary):
+        hosted = group["host"] == "python"
+        own, theirs = _fastest(group[~hosted]), _fastest(group[hosted])
+        row = problem | {"ours": "", "ours_ns": np.nan, "peer": "", "peer_ns": np.nan, "ratio": np.nan,
                 "low": np.nan, "high": np.nan}  # fmt: skip
         for side, case in (("ours", own), ("peer", theirs)):
             if case is not None:
@@ -50,6 +43,48 @@ def against_peers(
             row["ratio"], row["low"], row["high"] = _ratio(medians, own, theirs, rng, resamples)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def over_best_peer(
+    frame: pd.DataFrame, summary: pd.DataFrame, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """One row a problem and kernel, ours and peers (a kernel's fastest variant, if measured).
+
+    Columns: the summary's, mask (words), speed (the time of the best peer over the kernel's, above
+    1 is faster), low, high, percent_of_ceiling. Problems that no peer solved have no rows; empty
+    frame where there are none.
+    """
+    rng = np.random.default_rng(seed)
+    medians = _medians(frame)
+    rows = []
+    for problem, group in _problems(summary):
+        best = _fastest(group[group["host"] == "python"])
+        for _, own in group.groupby("kernel", sort=False):
+            case = _fastest(own)
+            if best is None:
+                continue
+            row = (own.iloc[0] if case is None else case).to_dict() | problem
+            row |= {"speed": np.nan, "low": np.nan, "high": np.nan, "percent_of_ceiling": np.nan}
+            if case is not None:
+                ratio, low, high = _ratio(medians, case, best, rng, resamples)
+                row |= {"speed": 1 / ratio, "low": 1 / high, "high": 1 / low,
+                        "percent_of_ceiling": 100 * case["fraction_of_ceiling"]}  # fmt: skip
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _problems(summary: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """The problems, with their mask in words, that ours and peers were asked to solve."""
+    columns = ["source", *(c for c in _PROBLEM if c in summary)]
+    for key, group in summary.groupby(columns, sort=False, dropna=False):
+        if len(set(group["host"] == "python")) == 2:
+            named = dict(zip(columns, key, strict=True))
+            yield named | {"mask": variants.mask_label(group.iloc[0])}, group
+
+
+def _medians(frame: pd.DataFrame) -> pd.DataFrame:
+    indexed = records.round_medians(frame).set_index(["source", "case", "session", "round"])
+    return indexed.sort_index()
 
 
 def _fastest(group: pd.DataFrame) -> pd.Series | None:

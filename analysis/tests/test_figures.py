@@ -17,7 +17,11 @@ from attnbench import figures, plot, records
 from attnbench.figures import FIGURES, _gaps, _speedup, style
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
-OTHER_RUNS = ("threads", "time_by_width")  # which this run has nothing for: see test_images
+OTHER_RUNS = (
+    "threads",
+    "time_by_width",
+    "peers",
+)  # which this run has nothing for: see test_images
 
 
 @pytest.fixture(scope="module")

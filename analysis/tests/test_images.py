@@ -44,6 +44,14 @@ def widths(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return records.load(write_run(tmp_path_factory.mktemp("runs") / "width", lines))
 
 
+@pytest.fixture(scope="module")
+def beside_peers(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """A run in which one kernel is hosted in Python, at two sizes."""
+    lines = sweep((256, 512), (64,), rounds=3, kernels=("naive", "flash", "blis_blocked"))
+    hosted = [r | {"host": "python"} if r["kernel"] == "blis_blocked" else r for r in lines]
+    return records.load(write_run(tmp_path_factory.mktemp("runs") / "peers", hosted))
+
+
 def pixels(drawing: style.Drawing) -> np.ndarray:
     """[rows, columns, 3], 0 to 1."""
     style.settle(drawing.figure)
@@ -70,9 +78,9 @@ def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", [figure.name for figure in figures.FIGURES])
 def test_a_figure_looks_as_its_reference(
-    run: pd.DataFrame, widths: pd.DataFrame, name: str
+    run: pd.DataFrame, widths: pd.DataFrame, beside_peers: pd.DataFrame, name: str
 ) -> None:
-    run = widths if name == "time_by_width" else run
+    run = {"time_by_width": widths, "peers": beside_peers}.get(name, run)
     summary = records.summarise(run)
     drawing = figures.draw(name, run, summary)
     assert drawing is not None

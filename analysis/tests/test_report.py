@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from synthetic_runs import record, sweep, with_gaps, write_run
 
-from attnbench import document, peers, records, report, tables
+from attnbench import document, figures, peers, records, report, tables
 from attnbench import format as text
 
 
@@ -198,6 +198,21 @@ def test_peers_are_compared_with_the_best_of_ours_problem_by_problem(tmp_path: P
     assert data["ratio"].to_list() == pytest.approx([2, 2], rel=0.05)
     assert (data["low"] <= 2.02).all() and (data["high"] >= 1.98).all()
     assert tables.peer_table(frame, records.summarise(frame)).rows
+    bars = figures.peers(frame).data.set_index(["kernel", "keys"])
+    assert (bars["host"] == "python").sum() == 2 and len(bars) == 6
+    assert bars.loc["torch_sdpa", "speed"].to_list() == [1, 1]
+    assert bars.loc["flash", "speed"].to_list() == pytest.approx([0.5, 0.5], rel=0.05)
+    assert (bars["low"] <= bars["speed"]).all() and (bars["speed"] <= bars["high"]).all()
+    with pytest.raises(ValueError, match="beside peers, a baseline that is named"):
+        figures.speedup(frame)
+    assert figures.speedup(frame, baseline="torch_sdpa").data["speedup"].min() < 0.52
+
+
+def test_without_peers_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    frame = records.load(write_run(tmp_path / "run", sweep(kernels=("flash", "naive"), rounds=2)))
+    assert peers.over_best_peer(frame, records.summarise(frame)).empty
+    with pytest.raises(ValueError, match="the figure 'peers' needs problems that both"):
+        figures.peers(frame)
 
 
 def test_figures_are_written_with_three_digits_and_their_unit() -> None:

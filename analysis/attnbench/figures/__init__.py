@@ -23,6 +23,7 @@ from attnbench.figures import (
     _exactness,
     _gaps,
     _growth,
+    _peers,
     _roofline,
     _sizes,
     _speedup,
@@ -32,7 +33,7 @@ from attnbench.figures import (
 from attnbench.figures.style import COLUMN_IN, WIDE_IN, Drawing
 
 __all__ = ["COLUMN_IN", "FIGURES", "WIDE_IN", "Drawing", "Figure", "draw", "exactness", "gaps",
-           "memory", "roofline", "sizes", "speedup", "threads", "time", "time_by_width"]  # fmt: skip
+           "memory", "peers", "roofline", "sizes", "speedup", "threads", "time", "time_by_width"]  # fmt: skip
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame, float], Drawing | None]
 
@@ -69,7 +70,14 @@ FIGURES = (
         "speedup", "Speed-up",
         "Time of the baseline over time of each variant, at the largest size at which the baseline"
         " was measured. A hatched bar solves another problem (mask, score or layer).",
-        "two variants, of which the baseline was measured", _speedup.speedup,
+        "two variants, of which the baseline was measured; beside peers, a baseline that is named", _speedup.speedup,
+    ),
+    Figure(
+        "peers", "Against peers",
+        "Speed of each kernel over that of the fastest peer, problem by problem (the line; to its"
+        " right is faster), with 95 % intervals over rounds, and its share of the measured ceiling."
+        " Peers are the kernels hosted in Python.",
+        "problems that both kernels of ours and peers solved", _peers.peers,
     ),
     Figure(
         "roofline", "Roofline",
@@ -146,6 +154,11 @@ def memory(run: pd.DataFrame, width_in: float = WIDE_IN) -> Drawing:
 def speedup(run: pd.DataFrame, width_in: float = WIDE_IN, baseline: str | None = None) -> Drawing:
     """Bars of speed-up over ``baseline``, a label of the summary; by default naive, or the slowest."""
     return _drawn("speedup", run, width_in, baseline)
+
+
+def peers(run: pd.DataFrame, width_in: float = WIDE_IN) -> Drawing:
+    """Bars of speed over that of the fastest peer, a panel a problem."""
+    return _drawn("peers", run, width_in)
 
 
 def roofline(run: pd.DataFrame, width_in: float = WIDE_IN) -> Drawing:
