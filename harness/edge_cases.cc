@@ -58,6 +58,7 @@ std::vector<Mask> MasksToTry() {
           MaskOf(Pattern::kStrided, 1, 1),
           MaskOf(Pattern::kStrided, 3, 7),
           MaskOf(Pattern::kStrided, 16, 64),
+          MaskOf(Pattern::kStrided, 40, 30),
           MaskOf(Pattern::kStrided, 2, 1000),
           MaskOf(Pattern::kColumns, 1, 5, 0),
           MaskOf(Pattern::kColumns, 16, 16, 3),

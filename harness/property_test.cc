@@ -19,10 +19,9 @@ struct Result {
   std::vector<float> out, lse, weights;
 };
 
-// Runs a kernel with its default options; out and, as far as it provides them, lse and weights.
-Result RunKernel(const Kernel& kernel, const Problem& p, const Inputs& in, int threads = 1,
-                 Buffer* kept_workspace = nullptr) {
-  const Options options(kernel.options);
+// Out and, as far as the kernel provides them, lse and weights.
+Result RunKernel(const Kernel& kernel, const Options& options, const Problem& p, const Inputs& in,
+                 int threads = 1, Buffer* kept_workspace = nullptr) {
   const OwnedOutput output(p, kernel.provides);
   Buffer workspace = WorkspaceOf(kernel, p, options, threads);
   const RunSetup setup(kernel, p, options, in, threads, workspace.data());
@@ -40,6 +39,12 @@ Result RunKernel(const Kernel& kernel, const Problem& p, const Inputs& in, int t
       result.weights.push_back(o.weights.Row<float>(b, h, i)[j]);
   }
   return result;
+}
+
+// The same with its default options.
+Result RunKernel(const Kernel& kernel, const Problem& p, const Inputs& in, int threads = 1,
+                 Buffer* kept_workspace = nullptr) {
+  return RunKernel(kernel, Options(kernel.options), p, in, threads, kept_workspace);
 }
 
 float MaxDifference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -290,6 +295,33 @@ TEST(Property, OnlyTheNaiveKernelsWorkspaceGrowsWithTheSquare) {
         EXPECT_LE(bytes(4), (quadratic ? 16 : 4.1) * bytes(1)) << kernel->name;
       }
   }
+}
+
+TEST(Property, KeysInStridesByLanesAgreeWithThoseByClassAndCostLess) {
+  const Kernel& kernel = *FindKernel("sparse_strided");
+  const Options lanes(kernel.options);
+  Options classes = lanes;
+  ASSERT_EQ(classes.Set("lanes", 0), "");
+  for (const bool causal : {false, true})
+    for (const Index stride : {5, 30, 64}) {
+      Problem p = Square(400, 24, 4);
+      p.kv_heads = 2, p.v_dim = 21;
+      p.mask.pattern = Mask::Pattern::kStrided, p.mask.stride = stride, p.mask.window = 40;
+      p.mask.sinks = causal ? 3 : 0, p.mask.causal = causal;
+      p.positions = {.query_origin = 0, .key_origin = -20};
+      const OwnedInputs inputs = OwnedInputs::Make(p, {}, 11);
+      const Result a = RunKernel(kernel, lanes, p, inputs.view(), 2);
+      const Result b = RunKernel(kernel, classes, p, inputs.view(), 2);
+      EXPECT_LT(MaxDifference(a.out, b.out), 2e-6) << stride;
+      EXPECT_LT(MaxDifference(a.lse, b.lse), 5e-6) << stride;
+      const double by_lanes = kernel.executed(p, lanes).flops;
+      const double by_classes = kernel.executed(p, classes).flops;
+      if (stride == 64) {  // fills the vectors of every target; 30 may be left to classes
+        EXPECT_LT(by_lanes, by_classes);
+      } else if (stride == 5) {
+        EXPECT_EQ(by_lanes, by_classes);
+      }
+    }
 }
 
 TEST(Registry, EveryFileOfTheCatalogueIsAKernelOfThatName) {

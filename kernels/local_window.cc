@@ -10,7 +10,9 @@
 //
 // What remains between this and dense flash, at L = 16: a causal window of 64 computes 1.23 times
 // what it admits, one of 256 1.06 times (cut by blocks of 32 queries instead: 1.48 and 1.12); and
-// the transposes of queries and outputs, which few keys have to pay for.
+// the transposes of queries and outputs, which few keys have to pay for. Tried and lost: the next
+// block's keys fetched into the second-level cache meanwhile: 0 ... -3 % (d = 64, windows of 64 and
+// 256, n = 512 ... 16384), and what it seemed to win at n = 4096 was won after other kernels only.
 #include "kernels/simd/key_runs.h"
 #include "kernels/simd/target.h"
 

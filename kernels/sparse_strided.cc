@@ -4,20 +4,31 @@
 // columns, fixed: the columns are the same for all queries, so they are gathered once a head into a
 // dense buffer, which a block of queries attends beside its band, each query where its own band
 // ends.
-// strided: (p - j) mod stride = 0 splits keys and queries into residue classes. Gathered class by
-// class, it is dense attention inside each class: a first pass, over blocks of a class, leaves what
-// it has of each query, and a second pass, over blocks of neighbours and their bands, goes on from
-// there. The class leaves out what the band has.
+// strided, (p - j) mod stride = 0, has two forms:
+// - By lanes, where a head's keys come in rows that fill vectors (StridedLanes::Serves): neighbours
+//   of a query meet neighbours of its keys, so K and V are transposed once and vectors are
+//   multiplied as they stand. Each query is visited once, its band included.
+// - By classes: keys and queries are gathered by residue, and inside a class it is dense attention:
+//   a first pass, over blocks of a class, leaves what it has of each query, and a second pass, over
+//   blocks of neighbours and their bands, goes on from there. The class leaves out what the band
+//   has.
 //
-// strided loses where classes are short (n / stride keys): causal, window 64 and stride 64, it
-// computes 1.25 times what it admits at n = 4096, and visits every query twice. Tried and lost: two
-// partial outputs merged by log-sum-exp, which reads and writes all of them once more.
+// Speed per admitted pair over dense flash's (f32, window 64, stride 64, one core of Zen 4), by
+// classes -> by lanes:
+//            d = 64, n = 256   512         2048        4096        d = 128, n = 2048
+//   causal   .38 -> .51        .48 -> .56  .58 -> .63  .59 -> .62  .58 -> .60
+//   not                                    .69 -> .76  .66 -> .70  .67 -> .70
+// What remains: lanes compute 1.19 ... 1.23 times what is admitted (causal; classes 1.25 ... 1.30);
+// the band takes half the time, the transposes of K, V, queries and outputs a fifth.
+// Tried and lost: lanes for strips of 1 MiB (d = 64, n = 8192; d = 128, n = 4096): 0 ... -5 %; 64
+// keys a block instead of 96: -1 ... -2 %; by classes, two partial outputs merged by log-sum-exp,
+// which reads and writes all of them once more.
 //
 // Papers: Child et al. 2019 (Sparse Transformer: strided, fixed), Xiao et al. 2023 (sinks).
 // Engine: simd/attend-inl.h, as in flash.
 // Cost: 2 a (d + d_v) flops, a the admitted pairs, and as many more as blocks stick out of the
-// band. Workspace O(n (d + d_v)): the gathered columns (n / stride rows), or the classes (n rows)
-// and one partial output.
+// band. Workspace O(n (d + d_v)): the gathered columns (n / stride rows), the strips of lanes (n
+// to 5 n rows, the most where n is 2 strides), or the classes (n rows) and one partial output.
 #include <numeric>
 
 #include "kernels/simd/sparse_runs.h"
@@ -28,6 +39,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/simd/block_pass-inl.h"
+#include "kernels/simd/strided_lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attnbench {
@@ -62,11 +74,34 @@ struct Columns {
   Index rows;         // gathered, of a class
 };
 
+// Whether keys in strides are attended by lanes, if wanted; else class by class.
+template <class T>
+bool Laned(const Problem& p, bool lanes) {
+  return lanes && std::is_same_v<T, float> && p.mask.pattern == Mask::Pattern::kStrided &&
+         StridedLanes::Serves(p);
+}
+inline AttendOptions WithGroup(AttendOptions options, bool laned) {
+  if (laned) options.group = kBlocks;
+  return options;
+}
+
 template <class T>
 class Kernel {
  public:
-  Kernel(const Problem& p, const AttendOptions& options, std::byte* workspace)
-      : p_(p), columns_(p), arena_(workspace), pass_(p, options, &arena_) {
+  Kernel(const Problem& p, const AttendOptions& options, bool lanes, std::byte* workspace)
+      : p_(p),
+        columns_(p),
+        lanes_(p),
+        laned_(Laned<T>(p, lanes)),
+        arena_(workspace),
+        pass_(p, WithGroup(options, laned_), &arena_) {
+    if (laned_) {
+      const Index strips = p.batch * p.kv_heads * lanes_.strips();
+      strip_keys_ = arena_.Take<float>(strips * lanes_.KeyWords());
+      strip_values_ = arena_.Take<float>(strips * lanes_.ValueWords());
+      engines_ = arena_.Take<std::byte>(0);
+      return;
+    }
     class_rows_ = KeyStore<T>::Even(columns_.rows);
     gathered_ =
         KeyStore<T>::Take(p, p.batch * p.kv_heads * columns_.classes * class_rows_, true, &arena_);
@@ -85,23 +120,77 @@ class Kernel {
   void Run(const Inputs& in, const Output& out, int threads) const {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-      Gather(in);
+      laned_ ? Pack(in) : Gather(in);
       pass_.CopyKeys(in);
       LaneMask mask;
       Attender<T> engine = pass_.Engine(in, out, engines_);
-      if (columns_.strided) {
+      if constexpr (std::is_same_v<T, float>) {
+        if (laned_) Lanes(in, &engine, &mask);
+      }
+      if (columns_.strided && !laned_) {
         engine.ends().SaveTo(partial_);
         Classes(in, &engine, &mask);
         engine.ends().SaveTo({});
         engine.ends().ResumeFrom(partial_);
       }
-      Bands(in, &engine, &mask);
+      if (!laned_) Bands(in, &engine, &mask);
     }
   }
 
  private:
   KeyStore<T> Gathered(Index head, Index residue) const {
     return gathered_.At(p_, (head * columns_.classes + residue) * class_rows_);
+  }
+
+  KeyStrip Strip(Index head, Index strip) const {
+    const Index at = head * lanes_.strips() + strip;
+    return lanes_.Strip(strip, strip_keys_ + at * lanes_.KeyWords(),
+                        strip_values_ + at * lanes_.ValueWords());
+  }
+
+  void Pack(const Inputs& in) const {
+    constexpr Index kChunk = 16;
+    const Index strips = lanes_.strips(), chunks = (lanes_.rows() + kChunk - 1) / kChunk;
+#pragma omp for schedule(static)
+    for (Index i = 0; i < p_.batch * p_.kv_heads * chunks * strips; ++i) {
+      const Index head = i / (chunks * strips), begin = i / strips % chunks * kChunk;
+      const Index b = head / p_.kv_heads;
+      lanes_.Pack(in, b, head % p_.kv_heads, Strip(head, i % strips), begin,
+                  std::min(begin + kChunk, lanes_.rows()), pass_.KeyLimit(p_, in, b));
+    }
+  }
+
+  // Keys a stride apart by lanes, then the band of each block.
+  void Lanes(const Inputs& in, Attender<T>* engine, LaneMask* mask) const {
+    const Index columns = lanes_.columns();
+    const Index groups = (lanes_.BlockRows(0) + kBlocks - 1) / kBlocks;
+#pragma omp for schedule(dynamic) nowait
+    for (Index item = 0; item < p_.batch * p_.heads * columns * groups; ++item) {
+      const Index b = item / (p_.heads * columns * groups),
+                  h = item / (columns * groups) % p_.heads;
+      const Index x = item / groups % columns;
+      const Index r = (groups - 1 - item % groups) * kBlocks;  // if causal, the longest first
+      const Index g = p_.KvHead(h), limit = pass_.KeyLimit(p_, in, b);
+      const int count = static_cast<int>(std::min<Index>(kBlocks, lanes_.BlockRows(x) - r));
+      for (int i = 0; i < count; ++i)
+        engine->Open(i, b, h, lanes_.First(x, r + i), lanes_.Rows(x, r + i));
+      if (count > 0)
+        lanes_.Attend(
+            x, r, limit, [&](Index strip) { return Strip(b * p_.kv_heads + g, strip); }, engine);
+      const KeySource<T> keys = pass_.Keys(in, b, g);
+      for (int i = 0; i < count; ++i) {
+        const Index first = lanes_.First(x, r + i);
+        engine->Resume(i);
+        engine->ExpectEnd(lanes_.First(x, r + i - kBlocks));
+        ForEachBandRun(p_, first, lanes_.Rows(x, r + i), limit, mask,
+                       [&](Index begin, Index end, const LaneMask* m) {
+                         engine->FetchLater(keys, end, std::min(end + p_.mask.stride, limit), 6);
+                         engine->Attend(keys, begin, end, m);
+                       });
+        engine->End();
+      }
+    }
+    engine->Flush();
   }
 
   void Gather(const Inputs& in) const {
@@ -173,40 +262,52 @@ class Kernel {
 
   const Problem& p_;
   const Columns columns_;
+  const StridedLanes lanes_;
+  const bool laned_;
   Arena arena_;
   const BlockPass<T> pass_;
   KeyStore<T> gathered_;
   Index class_rows_;
   Partial partial_;
+  float *strip_keys_ = nullptr, *strip_values_ = nullptr;
   std::byte* engines_;
 };
 
 }  // namespace sparse_strided
 
-std::size_t SparseStridedWorkspace(const Problem& p, const AttendOptions& options, int threads) {
+std::size_t SparseStridedWorkspace(const Problem& p, const AttendOptions& options, bool lanes,
+                                   int threads) {
   return WithElement(p, [&](auto element) {
-    return sparse_strided::Kernel<decltype(element)>(p, options, nullptr).Bytes(threads);
+    return sparse_strided::Kernel<decltype(element)>(p, options, lanes, nullptr).Bytes(threads);
   });
 }
 
 void SparseStridedRun(const Problem& p, const Inputs& in, const Output& out,
-                      const AttendOptions& options, const Context& context) {
+                      const AttendOptions& options, bool lanes, const Context& context) {
   WithElement(p, [&](auto element) {
-    sparse_strided::Kernel<decltype(element)>(p, options, context.workspace)
+    sparse_strided::Kernel<decltype(element)>(p, options, lanes, context.workspace)
         .Run(in, out, context.threads);
   });
 }
 
-Cost SparseStridedCost(const Problem& p) {
+Cost SparseStridedCost(const Problem& p, bool lanes) {
   const sparse_strided::Columns columns(p);
-  Cost cost = AttendBlocksCost(
-      p, [&](const Problem&, Index first, int rows, Index key_limit, LaneMask* mask, auto run) {
-        ForEachBandRun(p, first, rows, key_limit, mask, run);
-        if (!columns.strided)
-          ForEachColumnRun(p, columns.keys, first, 1, rows, key_limit, mask, run);
-      });
-  double pairs = 0;
-  for (Index i = 0; columns.strided && i < std::min(columns.step, p.queries); ++i) {
+  const double columns_of_row = static_cast<double>(p.head_dim + p.v_dim);
+  const double heads = static_cast<double>(p.batch * p.heads);
+  const bool laned = WithElement(
+      p, [&](auto element) { return sparse_strided::Laned<decltype(element)>(p, lanes); });
+  Cost cost = p.Useful();
+  cost.flops = cost.exps = 0;
+  if (!laned) {
+    const auto bands = [&](const Problem&, Index first, int rows, Index key_limit, LaneMask* mask,
+                           auto run) {
+      ForEachBandRun(p, first, rows, key_limit, mask, run);
+      if (!columns.strided) ForEachColumnRun(p, columns.keys, first, 1, rows, key_limit, mask, run);
+    };
+    cost = AttendBlocksCost(p, bands);
+  }
+  double pairs = laned ? StridedLanes(p).Pairs() : 0;
+  for (Index i = 0; columns.strided && !laned && i < std::min(columns.step, p.queries); ++i) {
     for (Index first = i; first < p.queries; first += kQueries * columns.step) {
       const int rows = static_cast<int>(
           std::min<Index>(kQueries, (p.queries - first + columns.step - 1) / columns.step));
@@ -215,10 +316,8 @@ Cost SparseStridedCost(const Problem& p) {
       });
     }
   }
-  pairs *= static_cast<double>(p.batch * p.heads);
-  const double columns_of_row = static_cast<double>(p.head_dim + p.v_dim);
-  cost.flops += 2 * columns_of_row * pairs;
-  cost.exps += pairs;
+  cost.flops += 2 * columns_of_row * pairs * heads;
+  cost.exps += pairs * heads;
   const Index gathered = columns.strided ? p.keys : columns.rows;
   cost.bytes +=
       2.0 * SizeOf(p.dtype) * columns_of_row * static_cast<double>(p.batch * p.kv_heads * gathered);
@@ -253,17 +352,22 @@ std::string Refuse(const Problem& p, const Options&) {
 ATTN_KERNEL(
         .name = "sparse_strided",
         .idea = "band and every stride-th key, gathered once into dense rows", .provides = kLse,
-        .options = {{"key_block", 64, 16, 1024, "keys whose scores are in flight at once"}},
+        .options = {{"key_block", 96, 16, 1024, "keys whose scores are in flight at once"},
+                    {"lanes", 1, 0, 1, "1: f32 strided by lanes where they fit; 0: by classes"}},
         .refuse = Refuse,
-        .executed = [](const Problem& p,
-                       const Options&) { return HWY_DYNAMIC_DISPATCH(SparseStridedCost)(p); },
+        .executed =
+            [](const Problem& p, const Options& o) {
+              return HWY_DYNAMIC_DISPATCH(SparseStridedCost)(p, o["lanes"] != 0);
+            },
         .workspace =
             [](const Problem& p, const Options& o, int threads) {
-              return HWY_DYNAMIC_DISPATCH(SparseStridedWorkspace)(p, OptionsOf(p, o), threads);
+              return HWY_DYNAMIC_DISPATCH(SparseStridedWorkspace)(p, OptionsOf(p, o),
+                                                                  o["lanes"] != 0, threads);
             },
         .run =
             [](const Problem& p, const Inputs& in, const Output& out, const Context& c) {
-              HWY_DYNAMIC_DISPATCH(SparseStridedRun)(p, in, out, OptionsOf(p, *c.options), c);
+              HWY_DYNAMIC_DISPATCH(SparseStridedRun)(p, in, out, OptionsOf(p, *c.options),
+                                                     (*c.options)["lanes"] != 0, c);
             },
         .target = DispatchedTarget);
 

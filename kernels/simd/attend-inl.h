@@ -71,6 +71,8 @@ class Attender {
   }
   // Where blocks start and end, if not with queries and outputs.
   BlockEnds<T>& ends() { return ends_; }
+  // The blocks of the slots, for what attends several at once before they get keys of their own.
+  QueryBlock* blocks() { return blocks_; }
 
   // Starts the block of queries first, first + step, ..., `rows` <= kQueries of them; ends the one
   // before.
@@ -174,9 +176,13 @@ class Attender {
                         std::clamp<Index>(run.both_end - begin, 0, keys), keys};
     WithDegree([&](auto degree) { Scores<degree>(source, begin, span, rows, s); });
     Retire();
-    PoisonSum(*current_, sum);
+    const bool exact = W::kElements == 2 && keys < 64;
+    for (int q = 0; q < kQueries; q += kLanes) PoisonSum(*current_, q, hn::Load(DF(), sum + q));
     MaskScores(in_, *current_, mask, {run, begin, keys, s, max});
-    UpdateReference(keys, W::kElements == 2 && keys < 64, s, max);
+    for (int q = 0; q < kQueries; q += kLanes) {
+      const VF most = hn::Load(DF(), max + q);
+      ends_.MoveReference(current_, q, most, exact, s + q, keys, kQueries);
+    }
     if (keys % W::kElements) std::fill_n(s + keys * kQueries, kQueries, -HUGE_VALF);
     const auto words = [](Index count) { return (count + W::kElements - 1) / W::kElements; };
     pending_ = {current_,
@@ -296,47 +302,6 @@ class Attender {
       for (Index todo = PendingWords(); todo > 0; --todo) work.template Word<T, degree>();
     });
     Retire();
-  }
-
-  // NaN or Inf among the scores makes the row's sum NaN, whatever the exponential makes of it.
-  void PoisonSum(const QueryBlock& b, const float* sum) {
-    for (int q = 0; q < kQueries; q += kLanes) {
-      const VF l = hn::Load(DF(), b.sum + q);
-      hn::Store(hn::MulAdd(hn::Load(DF(), sum + q), hn::Zero(DF()), l), DF(), b.sum + q);
-    }
-  }
-
-  // Moves the reference where the new block's scores are too far from it, which rescales what the
-  // block has so far. Rare when lazy. exact: a query's first reference is its maximum; that
-  // matters in bf16 to rows of few keys, since sqrt(2), what its probability then is, loses only
-  // 1e-4 when rounded.
-  void UpdateReference(Index keys, bool exact, float* s, const float* max) {
-    const DF d;
-    QueryBlock& b = *current_;
-    const VF nothing = hn::Set(d, -3e38f), minus_inf = hn::Set(d, -HUGE_VALF);
-    for (int q = 0; q < kQueries; q += kLanes) {
-      const VF m = hn::Load(d, max + q), low = hn::Load(d, b.low + q);
-      const auto seen = hn::Gt(m, nothing);
-      VF high = hn::Set(d, ends_.Threshold());
-      if (exact) high = hn::IfThenElse(hn::Gt(low, nothing), nothing, high);
-      hn::Store(hn::IfThenElse(seen, minus_inf, low), d, b.low + q);
-      const auto move = hn::Or(hn::Gt(m, high), hn::And(seen, hn::Lt(m, low)));
-      if (hn::AllFalse(d, move)) continue;
-      const VF delta = hn::IfThenElseZero(move, m);
-      hn::Store(hn::Sub(hn::Load(d, b.start + q), delta), d, b.start + q);
-      for (Index j = 0; j < keys; ++j) {
-        float* x = s + j * kQueries + q;
-        hn::Store(hn::Sub(hn::Load(d, x), delta), d, x);
-      }
-      // A downward move is a first one: there is nothing to scale, and the factor stays finite.
-      const VF factor = Exp2<5>(d, hn::Min(hn::Neg(delta), hn::Zero(d)));
-      hn::Store(hn::Mul(hn::Load(d, b.sum + q), factor), d, b.sum + q);
-      if (b.empty) continue;
-      for (Index c = 0; c < p_.v_dim; ++c) {
-        float* o = b.o + c * kQueries + q;
-        hn::Store(hn::Mul(hn::Load(d, o), factor), d, o);
-      }
-    }
   }
 
   const Problem& p_;

@@ -33,6 +33,12 @@ struct QueryBlock {
   float* low;         // -threshold until the first admitted key, then -inf
 };
 
+// NaN or Inf among the scores of vector q, which `sum` reveals, makes the row's sum NaN, whatever
+// the exponential makes of it.
+HWY_INLINE void PoisonSum(const QueryBlock& b, int q, VF sum) {
+  hn::Store(hn::MulAdd(sum, hn::Zero(DF()), hn::Load(DF(), b.sum + q)), DF(), b.sum + q);
+}
+
 // Into the second level: the first has no room for what is wanted a block later.
 inline void FetchLines(const void* row, Index bytes) {
   for (Index at = 0; at < bytes; at += 64)
@@ -71,6 +77,36 @@ class BlockEnds {
     std::fill_n(b->sum, kQueries, 0.0f);
     std::fill_n(b->low, kQueries, -Threshold());
     if (resume_) Resume(b);
+  }
+
+  // Moves the reference of vector q where the new scores, of which `max` is the maximum, are too
+  // far from it, which rescales what the block has so far; they lie at s, a vector every `pitch`.
+  // Rare when lazy. exact: a query's first reference is its maximum; that matters in bf16 to rows
+  // of few keys, since sqrt(2), what its probability then is, loses only 1e-4 when rounded.
+  HWY_INLINE void MoveReference(QueryBlock* b, int q, VF max, bool exact, float* s, Index keys,
+                                Index pitch) const {
+    const DF d;
+    const VF nothing = hn::Set(d, -3e38f), minus_inf = hn::Set(d, -HUGE_VALF);
+    const VF low = hn::Load(d, b->low + q);
+    const auto seen = hn::Gt(max, nothing);
+    VF high = hn::Set(d, Threshold());
+    if (exact) high = hn::IfThenElse(hn::Gt(low, nothing), nothing, high);
+    hn::Store(hn::IfThenElse(seen, minus_inf, low), d, b->low + q);
+    const auto move = hn::Or(hn::Gt(max, high), hn::And(seen, hn::Lt(max, low)));
+    if (hn::AllFalse(d, move)) return;
+    const VF delta = hn::IfThenElseZero(move, max);
+    hn::Store(hn::Sub(hn::Load(d, b->start + q), delta), d, b->start + q);
+    for (Index j = 0; j < keys; ++j) {
+      float* x = s + j * pitch;
+      hn::Store(hn::Sub(hn::Load(d, x), delta), d, x);
+    }
+    // A downward move is a first one: there is nothing to scale, and the factor stays finite.
+    const VF factor = Exp2<5>(d, hn::Min(hn::Neg(delta), hn::Zero(d)));
+    hn::Store(hn::Mul(hn::Load(d, b->sum + q), factor), d, b->sum + q);
+    for (Index c = 0; c < p_.v_dim && !b->empty; ++c) {
+      float* o = b->o + c * kQueries + q;
+      hn::Store(hn::Mul(hn::Load(d, o), factor), d, o);
+    }
   }
 
   // Lines of row q, ahead of use.
