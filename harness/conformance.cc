@@ -104,8 +104,8 @@ EdgeCase NearestServed(const Kernel& kernel, const EdgeCase& c) {
     const Problem& p = c.problem;
     near.push_back(c);
     near.back().problem.mask.pattern = Mask::Pattern::kTiles;
-    near.back().problem.mask.tiles = std::make_shared<TileList>(
-        MakeTiles({.tile = 16, .band = 0, .random_tiles = 1}, p.queries, p.keys, p.mask.causal));
+    near.back().problem.mask.tiles =
+        SharedTiles({.tile = 16, .band = 0, .random_tiles = 1}, p.queries, p.keys, p.mask.causal);
   }
   for (const EdgeCase& other : near)
     if (kernel.refuse(other.problem, options).empty()) return other;

@@ -99,7 +99,7 @@ std::string MakeMaskTiles(const std::vector<Axis>& axes, Case* c) {
   if (p.mask.pattern != Mask::Pattern::kTiles) return "";
   p.Resolve();
   if (std::string e = Invalid(c->tiles, p.queries, p.keys); !e.empty()) return e;
-  p.mask.tiles = std::make_shared<TileList>(MakeTiles(c->tiles, p.queries, p.keys, p.mask.causal));
+  p.mask.tiles = SharedTiles(c->tiles, p.queries, p.keys, p.mask.causal);
   return "";
 }
 
