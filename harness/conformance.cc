@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <ostream>
+#include <stdexcept>
 
 #include "harness/conform.h"
 #include "harness/run_setup.h"
@@ -183,10 +184,7 @@ int RunConformance(ConformanceSettings settings, std::ostream& out) {
   std::vector<const Kernel*> kernels;
   for (const std::string& name : settings.kernels) {
     const Kernel* kernel = FindKernel(name);
-    if (!kernel) {
-      out << "attnbench: unknown kernel '" << name << "'\n";
-      return 2;
-    }
+    if (!kernel) throw std::invalid_argument("kernel: unknown kernel '" + name + "'");
     kernels.push_back(kernel);
   }
   if (kernels.empty()) {
