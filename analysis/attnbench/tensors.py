@@ -168,7 +168,8 @@ def _calibrate(model: str, text: Path) -> None:
 
     if not places.IN_TREE:
         raise ValueError("calibrate writes into the source tree, and there is none here")
-    layers = load_model(model).attention_inputs(_read(text))
+    content = _read(text)  # before the model, which may have to be downloaded
+    layers = load_model(model).attention_inputs(content)
     path = ROOT / "harness" / "calibrated_heads.inc"
     print("\n".join(calibrate.write_table(model, layers, path)))
     print(f"written to {path.relative_to(ROOT)}: build again to use it")
