@@ -197,9 +197,8 @@ def write_pdf(run: Run, path: Path, baseline: str | None = None) -> None:
             pages.table(named["peers"])
         if run.grows:
             pages.heading("Growth")
-            for name, table in named.items():
-                if name.startswith("exponents"):
-                    pages.table(table)
+            for table in run.exponents:
+                pages.table(table)
             for note in fit_notes(run):
                 pages.paragraph(note, SMALL, style.FAINT)
             if named["crossings"].rows:

@@ -31,6 +31,8 @@ PROVISIONAL_BELOW = 8
 FEWEST_SIZES = 4  # three parameters, one size left to contradict them
 # Memory that stays within this factor over a whole sweep is pages and stacks: it has no exponent.
 FLAT_WITHIN = 2.0
+# An exponent whose 95 % interval is wider than this is none: n log n and n^3 would both lie in it.
+WIDEST_INTERVAL = 2.0
 QUANTITIES = {"time": "median_ns", "memory": "peak_rss_bytes"}
 
 
@@ -289,6 +291,9 @@ def _describe(
     fit = fit_rounds(sizes, matrix.to_numpy(), resamples, seed)
     if fit.exponent > LARGEST_EXPONENT - 0.01:
         row["note"] = "no power: the last size stands apart"
+        return row
+    if fit.high - fit.low > WIDEST_INTERVAL:
+        row["note"] = f"undetermined: [{fit.low:.2f}, {fit.high:.2f}]"
         return row
     row |= {"fit": fit, "exponent": fit.exponent, "low": fit.low, "high": fit.high,
             "offset": fit.offset, "scale": fit.scale}  # fmt: skip
