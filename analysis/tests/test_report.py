@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from unittest.mock import ANY
 
 import numpy as np
 import pandas as pd
@@ -94,7 +93,7 @@ def test_series_of_too_few_sizes_are_one_line(tmp_path: Path) -> None:
         assert len(pd.read_csv(folder / "tables" / "exponents.csv")) == 2 * (series + rows)
     lines = sweep(sizes=(128, 256), kernels=("naive",)) + sweep(kernels=("flash",))
     mixed = report.read([str(write_run(tmp_path / "mixed", lines))])
-    assert [row[1] for row in mixed.tables["exponents"].rows] == ["no fit", ANY]
+    assert {row[0]: row[1] for row in mixed.tables["exponents"].rows}["naive"] == "no fit"
 
 
 def test_an_undetermined_exponent_reads_so_everywhere(tmp_path: Path) -> None:
