@@ -42,6 +42,17 @@ Setter Integer(Index low, Index& (*at)(Case*)) {
   };
 }
 
+// Counts of 1 ... `most`.
+Setter Count(int most, int& (*at)(Case*)) {
+  return [most, at](const Value& value, Case* c) -> std::string {
+    const auto* integer = std::get_if<std::int64_t>(&value);
+    if (!integer || *integer < 1 || *integer > most)
+      return "must be an integer in 1 ... " + std::to_string(most) + ", is '" + Text(value) + "'";
+    at(c) = static_cast<int>(*integer);
+    return "";
+  };
+}
+
 Setter Number(double& (*at)(Case*)) {
   return [at](const Value& value, Case* c) -> std::string {
     if (const auto* integer = std::get_if<std::int64_t>(&value)) {
@@ -75,22 +86,6 @@ Setter Named(Enum& (*at)(Case*)) {
       known += (i ? ", " : "") + std::string(Name(static_cast<Enum>(i)));
     return "unknown name '" + Text(value) + "' (known: " + known + ")";
   };
-}
-
-std::string SetThreads(const Value& value, Case* c) {
-  const auto* integer = std::get_if<std::int64_t>(&value);
-  if (!integer || *integer < 1 || *integer > 4096)
-    return "must be an integer in 1 ... 4096, is '" + Text(value) + "'";
-  c->threads = static_cast<int>(*integer);
-  return "";
-}
-
-std::string SetRanks(const Value& value, Case* c) {
-  const auto* integer = std::get_if<std::int64_t>(&value);
-  if (!integer || *integer < 1 || *integer > 65536)
-    return "must be an integer in 1 ... 65536, is '" + Text(value) + "'";
-  c->ranks = static_cast<int>(*integer);
-  return "";
 }
 
 std::string SetCache(const Value& value, Case* c) {
@@ -170,8 +165,8 @@ const std::vector<Field>& Fields() {
       {"global_tiles", Integer(0, [](Case* c) -> Index& { return c->tiles.global_tiles; }), true},
       {"random_tiles", Integer(0, [](Case* c) -> Index& { return c->tiles.random_tiles; }), true},
       {"causal", Boolean([](Case* c) -> bool& { return c->problem.mask.causal; }), true},
-      {"threads", SetThreads},
-      {"ranks", SetRanks},
+      {"threads", Count(4096, [](Case* c) -> int& { return c->threads; })},
+      {"ranks", Count(65536, [](Case* c) -> int& { return c->ranks; })},
       {"cache", SetCache},
       {"layer", Integer(0, [](Case* c) -> Index& { return c->input.layer; })},
       {"head", Integer(0, [](Case* c) -> Index& { return c->input.head; })},

@@ -175,7 +175,7 @@ std::string FromJson(const json& j, Problem* problem) {
     p.Resolve();
     if (const TileSpec spec = TilesFromJson(j)) {
       if (std::string e = Invalid(spec, p.queries, p.keys); !e.empty()) return e;
-      p.mask.tiles = std::make_shared<TileList>(MakeTiles(spec, p.queries, p.keys, p.mask.causal));
+      p.mask.tiles = SharedTiles(spec, p.queries, p.keys, p.mask.causal);
     }
     *problem = p;
     return p.Invalid();

@@ -118,7 +118,7 @@ struct ConformanceSettings {
 // The edge cases that the settings ask for, the random ones last; sets a seed that is 0.
 std::vector<EdgeCase> CasesOf(ConformanceSettings* settings);
 // `attnbench check`: registry x edge cases and fuzz, a line per kernel. Returns the exit status: 0,
-// 1 on a failure, 2 on an unknown kernel.
+// or 1 on a failure. Throws std::invalid_argument on an unknown kernel.
 int RunConformance(ConformanceSettings settings, std::ostream& out);
 
 }  // namespace attnbench

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <ostream>
+#include <stdexcept>
 
 #include "harness/conform.h"
 #include "harness/run_setup.h"
@@ -104,8 +105,8 @@ EdgeCase NearestServed(const Kernel& kernel, const EdgeCase& c) {
     const Problem& p = c.problem;
     near.push_back(c);
     near.back().problem.mask.pattern = Mask::Pattern::kTiles;
-    near.back().problem.mask.tiles = std::make_shared<TileList>(
-        MakeTiles({.tile = 16, .band = 0, .random_tiles = 1}, p.queries, p.keys, p.mask.causal));
+    near.back().problem.mask.tiles =
+        SharedTiles({.tile = 16, .band = 0, .random_tiles = 1}, p.queries, p.keys, p.mask.causal);
   }
   for (const EdgeCase& other : near)
     if (kernel.refuse(other.problem, options).empty()) return other;
@@ -183,10 +184,7 @@ int RunConformance(ConformanceSettings settings, std::ostream& out) {
   std::vector<const Kernel*> kernels;
   for (const std::string& name : settings.kernels) {
     const Kernel* kernel = FindKernel(name);
-    if (!kernel) {
-      out << "attnbench: unknown kernel '" << name << "'\n";
-      return 2;
-    }
+    if (!kernel) throw std::invalid_argument("kernel: unknown kernel '" + name + "'");
     kernels.push_back(kernel);
   }
   if (kernels.empty()) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "harness/inputs.h"
 #include "kernels/contract/oracle.h"
@@ -23,7 +24,9 @@ DenseDistance DistanceToDense(const Problem& dense, const Problem& selected, con
     const Index row = all ? r : random.Below(total), query = row % dense.queries;
     const Index h = row / dense.queries % dense.heads, b = row / dense.queries / dense.heads;
     EvaluateRow(dense, in, b, h, query, &oracle);
-    double recall = 0, difference2 = 0, dense2 = 0, out2 = 0, product = 0;
+    // A row that dense attention gives no key loses nothing.
+    const bool sees_none = oracle.lse == -std::numeric_limits<double>::infinity();
+    double recall = sees_none, difference2 = 0, dense2 = 0, out2 = 0, product = 0;
     for (Index j = 0; j < dense.keys; ++j)
       if (selected.Admits(query, j)) recall += oracle.weights[j];
     for (Index c = 0; c < dense.v_dim; ++c) {

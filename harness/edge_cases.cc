@@ -204,7 +204,7 @@ Cases Tiles() {
         const TileSpec spec{.tile = 1, .band = 20, .dilation = dilation};
         Problem p = ProblemOf({130, 150, 32, 2}, causal);
         p.mask.pattern = Pattern::kTiles, p.has_key_lengths = lengths;
-        p.mask.tiles = std::make_shared<TileList>(MakeTiles(spec, 130, 150, causal));
+        p.mask.tiles = SharedTiles(spec, 130, 150, causal);
         Add(&cases, "tiles", p, "dilated=" + std::to_string(dilation));
       }
   return cases;

@@ -31,17 +31,6 @@ std::vector<std::string> Names(const KernelEntry& entry, const std::set<std::str
   return names;
 }
 
-void CheckKernel(const std::string& name, const std::string& where) {
-  if (FindKernel(name) || IsPeer(name)) return;
-  std::string known;
-  for (const Kernel* kernel : Kernels())
-    known += (known.empty() ? "" : ", ") + std::string(kernel->name);
-  for (const Kernel* layer : Layers()) known += ", " + std::string(layer->name);
-  for (const std::string& peer : Peers()) known += ", " + peer;
-  throw UserError(where + (where.starts_with("-k") ? ": " : ": name: ") + "unknown kernel '" +
-                  name + "' (known: " + known + ")");
-}
-
 const Axis* Find(const std::vector<Axis>& axes, const std::string& field) {
   for (const Axis& axis : axes)
     if (axis.field == field) return &axis;
@@ -99,7 +88,7 @@ std::string MakeMaskTiles(const std::vector<Axis>& axes, Case* c) {
   if (p.mask.pattern != Mask::Pattern::kTiles) return "";
   p.Resolve();
   if (std::string e = Invalid(c->tiles, p.queries, p.keys); !e.empty()) return e;
-  p.mask.tiles = std::make_shared<TileList>(MakeTiles(c->tiles, p.queries, p.keys, p.mask.causal));
+  p.mask.tiles = SharedTiles(c->tiles, p.queries, p.keys, p.mask.causal);
   return "";
 }
 
@@ -354,6 +343,17 @@ SweepSettings SweepSettingsFromJson(const nlohmann::json& j) {
   s.plateau = j.value("plateau", s.plateau);
   s.repeat_slowed = j.value("repeat_slowed", s.repeat_slowed);
   return s;
+}
+
+void CheckKernel(const std::string& name, const std::string& where) {
+  if (FindKernel(name) || IsPeer(name)) return;
+  std::string known;
+  for (const Kernel* kernel : Kernels())
+    known += (known.empty() ? "" : ", ") + std::string(kernel->name);
+  for (const Kernel* layer : Layers()) known += ", " + std::string(layer->name);
+  for (const std::string& peer : Peers()) known += ", " + peer;
+  throw UserError(where + (where.starts_with("-k") ? ": " : ": name: ") + "unknown kernel '" +
+                  name + "' (known: " + known + ")");
 }
 
 }  // namespace attnbench

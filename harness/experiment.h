@@ -4,7 +4,8 @@
 //   title = "..."   description = "..."
 //   [sweep]     rounds, isolation, budget_s, seed, ...       (SweepSettings)
 //   [axes]      keys = "128:2048:*2"   head_dim = [32, 64]   zip = [["head_dim", "v_dim"]]
-//   [input]     kind = "gaussian" | "outliers" | "tensors"   (tensors: file, or model and text)
+//   [input]     kind = "gaussian" | "outliers" | "calibrated" | "tensors"  (file, or model and
+//               text)
 //   [[kernel]]  name = "flash"   options = {...}   mask = {...}   where = {head_dim = [64]}
 //
 // `name` may be a list: an entry for each. A [[kernel]] entry may set any field of a case; that
@@ -63,5 +64,8 @@ Experiment LoadExperiment(const std::string& path, const Overrides& overrides = 
 std::string PeersFolder();  // $ATTNBENCH_PEERS, or kernels/peers of the source tree
 bool IsPeer(const std::string& kernel);
 std::vector<std::string> Peers();
+
+// Throws UserError for a name that no kernel has; `where` is "-k NAME" or "FILE:LINE".
+void CheckKernel(const std::string& name, const std::string& where);
 
 }  // namespace attnbench

@@ -170,8 +170,9 @@ class CommandLine {
     CLI::App* check =
         Add("check", "Compare the kernels with the oracle on all edge shapes", [this] {
           LoadPlugins(plugins_);
-          if (ranks_ > 0) return CheckRanks();
           const auto& named = conformance_.kernels;
+          for (const std::string& name : named) CheckKernel(name, "-k " + name);
+          if (ranks_ > 0) return CheckRanks();
           const bool hosted = std::any_of(named.begin(), named.end(), IsPeer);
           return hosted || (named.empty() && !HostedByPlugins().empty())
                      ? CheckHosted()
@@ -234,6 +235,7 @@ class CommandLine {
     command.push_back("--check");
     add("--threads", std::to_string(conformance_.threads));
     add("--fuzz", std::to_string(conformance_.fuzz_cases));
+    add("--every", std::to_string(conformance_.every));
     add("--seed", std::to_string(conformance_.fuzz_seed));
     setenv("PYTHONPATH", HostPythonPath().c_str(), 1);
     Execute(command);

@@ -153,7 +153,8 @@ py::object Attention(const py::object& q_in, const py::object& k_in, const py::o
   }
   if (p.has_key_lengths) {
     const py::array lengths = numpy.attr("asarray")(key_lengths_in);
-    if (lengths.ndim() != 1 || lengths.shape(0) != p.batch || lengths.dtype().kind() == 'f')
+    if (lengths.ndim() != 1 || lengths.shape(0) != p.batch ||
+        std::string("iu").find(lengths.dtype().kind()) == std::string::npos)
       Bad("key_lengths: must be [batch] integers");
     key_lengths = lengths.cast<std::vector<Index>>();
     for (Index length : key_lengths)
@@ -369,11 +370,13 @@ PYBIND11_MODULE(_core, m) {
       py::arg("path"), "Registers the kernels of a plugin; ValueError says why not.");
   m.def(
       "check",
-      [](const std::vector<std::string>& kernels, int threads, Index fuzz, std::uint64_t seed) {
+      [](const std::vector<std::string>& kernels, int threads, Index fuzz, std::uint64_t seed,
+         Index every) {
         const py::gil_scoped_release release;
-        return RunConformance({kernels, threads, fuzz, seed}, std::cout);
+        return RunConformance({kernels, threads, fuzz, seed, every}, std::cout);
       },
       py::arg("kernels"), py::arg("threads") = 2, py::arg("fuzz") = 200, py::arg("seed") = 0,
+      py::arg("every") = 1,
       "Compares kernels with the oracle over the edge shapes, a line each; the exit status.");
   m.def(
       "child_loop", [](int in_fd, int out_fd) { return ChildLoop(in_fd, out_fd); },

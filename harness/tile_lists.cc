@@ -2,6 +2,8 @@
 #include "harness/tile_lists.h"
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 #include <tuple>
 
 #include "harness/inputs.h"
@@ -32,9 +34,9 @@ std::string Invalid(const TileSpec& s, Index queries, Index keys) {
   if (s.band == TileSpec::kNoBand && s.global_tiles == 0 && s.random_tiles == 0)
     return "tile: without band, global_tiles or random_tiles no tile is admitted";
   const Index rows = Ceil(queries, s.tile), columns = Ceil(keys, s.tile);
-  const double row = static_cast<double>(std::min(columns, 2 * std::min(s.band, columns) + 1 +
-                                                               std::min(s.global_tiles, columns) +
-                                                               std::min(s.random_tiles, columns)));
+  const Index band = s.band == TileSpec::kNoBand ? 0 : 2 * std::min(s.band, columns) + 1;
+  const double row = static_cast<double>(std::min(
+      columns, band + std::min(s.global_tiles, columns) + std::min(s.random_tiles, columns)));
   const double all =
       row * static_cast<double>(rows) +
       static_cast<double>(std::min(s.global_tiles, rows)) * static_cast<double>(columns);
@@ -80,6 +82,20 @@ TileList MakeTiles(const TileSpec& s, Index queries, Index keys, bool causal) {
     }
     list.column.insert(list.column.end(), mine.begin(), mine.end());
     list.row_begin.push_back(std::ssize(list.column));
+  }
+  return list;
+}
+
+std::shared_ptr<const TileList> SharedTiles(const TileSpec& spec, Index queries, Index keys,
+                                            bool causal) {
+  static std::mutex mutex;
+  static std::map<std::tuple<TileSpec, Index, Index, bool>, std::weak_ptr<const TileList>> made;
+  const std::lock_guard lock(mutex);
+  std::weak_ptr<const TileList>& known = made[{spec, queries, keys, causal}];
+  std::shared_ptr<const TileList> list = known.lock();
+  if (!list) {
+    list = std::make_shared<TileList>(MakeTiles(spec, queries, keys, causal));
+    known = list;
   }
   return list;
 }

@@ -3,6 +3,8 @@
 // need not hold the list itself.
 #pragma once
 
+#include <compare>
+#include <memory>
 #include <string>
 
 #include "kernels/contract/problem.h"
@@ -19,6 +21,7 @@ struct TileSpec {
   Index tile = 0;  // 0: there is no spec
   Index band = kNoBand, dilation = 1, global_tiles = 0, random_tiles = 0;
   explicit operator bool() const { return tile > 0; }
+  auto operator<=>(const TileSpec&) const = default;
 };
 
 // Empty, or what is wrong: one line that begins with the field's name.
@@ -27,5 +30,9 @@ std::string Invalid(const TileSpec& spec, Index queries, Index keys);
 // Rows of tiles are centred where default positions put their first query: queries end with the
 // keys. causal: random tiles are drawn of those that begin no later than the row ends.
 TileList MakeTiles(const TileSpec& spec, Index queries, Index keys, bool causal);
+
+// The same, one list for all that hold it at a time: the kernels and heads of an experiment.
+std::shared_ptr<const TileList> SharedTiles(const TileSpec& spec, Index queries, Index keys,
+                                            bool causal);
 
 }  // namespace attnbench

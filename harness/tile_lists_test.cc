@@ -49,6 +49,15 @@ TEST(TileLists, RandomTilesAreNewOnesInThePastIfCausalAndTheSameAtAnyLength) {
   EXPECT_NE(RowOf(list, 18), RowOf(list, 19));
 }
 
+TEST(TileLists, OneListServesAllWhoAskForIt) {
+  const TileSpec spec{.tile = 8, .band = 1};
+  const auto list = SharedTiles(spec, 64, 64, false);
+  EXPECT_EQ(SharedTiles(spec, 64, 64, false), list);
+  EXPECT_NE(SharedTiles(spec, 64, 72, false), list);
+  EXPECT_NE(SharedTiles({.tile = 8, .band = 2}, 64, 64, false), list);
+  EXPECT_EQ(list->column, MakeTiles(spec, 64, 64, false).column);
+}
+
 TEST(TileLists, WhatIsWrongIsNamed) {
   EXPECT_EQ(Invalid({}, 8, 8).substr(0, 5), "tile:");
   EXPECT_EQ(Invalid({.tile = 4}, 8, 8).substr(0, 5), "tile:");
@@ -56,6 +65,9 @@ TEST(TileLists, WhatIsWrongIsNamed) {
   EXPECT_EQ(Invalid({.tile = 4, .band = 1, .dilation = 0}, 8, 8).substr(0, 9), "dilation:");
   EXPECT_EQ(Invalid({.tile = 1, .band = Index{1} << 20}, 1 << 20, 1 << 20).substr(0, 5), "tile:");
   EXPECT_EQ(Invalid({.tile = 64, .band = 1}, 100, 100), "");
+  // Few columns, and rows without end: each has its global tile all the same.
+  EXPECT_EQ(Invalid({.tile = 1, .global_tiles = 1}, Index{1} << 30, 64).substr(0, 5), "tile:");
+  EXPECT_EQ(Invalid({.tile = 1, .random_tiles = 1}, Index{1} << 23, 64).substr(0, 5), "tile:");
 }
 
 TEST(TileLists, TravelAsTheirNumbersAndCount) {

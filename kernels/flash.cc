@@ -60,6 +60,7 @@ void FlashRun(const Problem& p, const Inputs& in, const Output& out, const Atten
   AttendBlocks(p, in, out, options, context, FlashRuns());
 }
 Cost FlashCost(const Problem& p) { return AttendBlocksCost(p, FlashRuns()); }
+int QueriesOfABlock() { return kQueries; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace attnbench
@@ -72,6 +73,7 @@ namespace {
 HWY_EXPORT(FlashRun);
 HWY_EXPORT(FlashWorkspace);
 HWY_EXPORT(FlashCost);
+HWY_EXPORT(QueriesOfABlock);
 
 // Degree 3 errs by 7.5e-5: nothing beside bf16's rounding of the probabilities, 2e-3.
 AttendOptions OptionsOf(const Problem& p, const Options& options) {
@@ -80,7 +82,8 @@ AttendOptions OptionsOf(const Problem& p, const Options& options) {
   // that fit there need no group.
   constexpr Index kCache = 1 << 20, kChunkBytes = 128 << 10, kGroupBytes = 256 << 10;
   const Index width = p.head_dim + p.v_dim, given = options["group"];
-  const Index fitting = std::clamp<Index>(kGroupBytes / (4 * 32 * width), 1, kMostBlocks);
+  const Index block_bytes = 4 * HWY_DYNAMIC_DISPATCH(QueriesOfABlock)() * width;
+  const Index fitting = std::clamp<Index>(kGroupBytes / block_bytes, 1, kMostBlocks);
   const bool near = p.keys * width * static_cast<Index>(SizeOf(p.dtype)) <= kCache;
   return {.key_block = options["key_block"],
           .group = static_cast<int>(given  ? given

@@ -40,7 +40,10 @@ PYTHON = {
     "merge": ("attnbench.merge", "DIR... -o OUT  join the shards of a sweep, and its machines"),
     "show": ("attnbench.show", '"SENTENCE"  attention of a real model as heatmap and graph'),
     "study": ("attnbench.study", "[NAME]  a question, what is expected, and what is found"),
-    "tensors": ("attnbench.tensors", "[list|fetch|describe]  real Q, K and V for experiments"),
+    "tensors": (
+        "attnbench.tensors",
+        "[list|fetch|describe|calibrate]  real Q, K and V for experiments",
+    ),
     "new": ("attnbench.new", "NAME [--plugin | --python]  start a kernel"),
     "doctor": ("attnbench.doctor", "what is missing here, or would spoil measurements"),
     "test": ("attnbench.testing", "every test, C++ and Python"),
@@ -72,6 +75,12 @@ def harness(program: str = "attnbench-harness") -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not built; ./attnbench setup builds it")
     return path
+
+
+def last_words(stderr: str) -> str:
+    """Why a program failed: the last line that it wrote, less our own name before it."""
+    lines = stderr.strip().splitlines() or ["no reason given"]
+    return lines[-1].removeprefix("attnbench: ")
 
 
 def _error(message: str) -> int:

@@ -51,6 +51,11 @@ def _output(*command: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def _installed(what: str, found: bool, absent: str, remedy: str, words: str = "there") -> Finding:
+    """Something that measurements can do without."""
+    return Finding(OK, what, words) if found else Finding(NOTE, what, absent, remedy)
+
+
 def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
@@ -106,13 +111,13 @@ def tools() -> Iterator[Finding]:
     else:
         yield Finding(MISSING, "attnbench._core", "not built", "./attnbench setup builds it")
     yield from _blis()
-    if (PROGRAMS / "attnbench-rank").exists() and (shutil.which("mpirun") or shutil.which("srun")):
-        yield Finding(OK, "MPI", "cases over several ranks can be run")
-    else:
-        yield Finding(
-            NOTE, "MPI", "not there, or not built with: cases over several ranks will be refused",
-            "apt-get install libopenmpi-dev openmpi-bin, and build again",
-        )  # fmt: skip
+    launcher = shutil.which("mpirun") or shutil.which("srun")
+    yield _installed(
+        "MPI", bool(launcher) and (PROGRAMS / "attnbench-rank").exists(),
+        "not there, or not built with: cases over several ranks will be refused",
+        "apt-get install libopenmpi-dev openmpi-bin, and build again",
+        "cases over several ranks can be run",
+    )  # fmt: skip
 
 
 def _blis() -> Iterator[Finding]:
@@ -249,13 +254,10 @@ def instruments() -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding(OK, "hardware counters", "there")
-    if shutil.which("valgrind"):
-        yield Finding(OK, "valgrind", "there")
-    else:
-        yield Finding(
-            NOTE, "valgrind", "not there: `study instructions` needs it",
-            "apt-get install valgrind",
-        )  # fmt: skip
+    yield _installed(
+        "valgrind", bool(shutil.which("valgrind")),
+        "not there: `study instructions` needs it", "apt-get install valgrind",
+    )  # fmt: skip
 
 
 def _busy(seconds: float) -> float:

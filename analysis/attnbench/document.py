@@ -2,8 +2,8 @@
 """report.pdf and report.tex: the report as pages, and as a LaTeX document to take parts from.
 
 The PDF is set here, without a browser or TeX: A4 pages with the tables of the HTML page, each
-figure in its final size with its caption, and page numbers in the contents. All is vector, and the
-fonts are embedded once.
+figure in its final size with its caption, as many to a page as it holds, and page numbers in the
+contents. All is vector, and the fonts are embedded once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 import matplotlib.pyplot as plt
-from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.backends.backend_pdf import PdfFile, RendererPdf
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -38,17 +38,18 @@ FEWEST_LETTERS = 10  # of a column that gives way
 
 @dataclass
 class Pages:
-    """Pages being filled from the top; `at` is how far down the current one is, in inches."""
+    """Pages being filled from the top; `at` is how far down the current one is, in inches. A page is
+    its text, and the figures that are drawn over it."""
 
     footer: str
-    made: list[Figure] = field(default_factory=list)
+    made: list[list[Figure]] = field(default_factory=list)
     contents: list[tuple[str, int]] = field(default_factory=list)  # title, page
     at: float = 0.0
 
-    def new(self, figure: Figure | None = None) -> Figure:
-        """A further page: an empty one, or a figure that was put on one."""
-        page = figure or Figure(figsize=PAGE_IN)
-        self.made.append(page)
+    def new(self) -> Figure:
+        """A further page, empty."""
+        page = Figure(figsize=PAGE_IN)
+        self.made.append([page])
         self.at = TOP_IN
         self._put(page, LEFT_IN, PAGE_IN[1] - 0.45, self.footer, SMALL, style.FAINT)
         self._put(page, PAGE_IN[0] - LEFT_IN, PAGE_IN[1] - 0.45, str(len(self.made)), SMALL,
@@ -68,7 +69,7 @@ class Pages:
         self._line(title, 13, style.INK, 0.32)
 
     def paragraph(self, text: str, size: float = BODY, color: str = style.INK) -> None:
-        for line in textwrap.wrap(text, int(WIDTH_IN * 72 / (size * 0.52))):
+        for line in _lines(text, size):
             if self.room < 0.2:
                 self.new()
             self._line(line, size, color, size * 1.4 / 72)
@@ -89,7 +90,7 @@ class Pages:
             ):
                 x = left + width - 0.14 if right else left
                 for i, line in enumerate(lines):
-                    self._put(self.made[-1], x, self.at + i * step, line, TABLE, color,
+                    self._put(self.made[-1][0], x, self.at + i * step, line, TABLE, color,
                               "right" if right else "left")  # fmt: skip
             self.at += step * max(map(len, wrapped))
 
@@ -110,25 +111,42 @@ class Pages:
         self.at += 0.12
 
     def figure(self, title: str, caption: str, drawing: style.Drawing) -> None:
-        """One page: title, caption, and the figure in its own size."""
+        """Title, caption, and the figure in its own size."""
         style.settle(drawing.figure)
-        lines = textwrap.wrap(caption, int(WIDTH_IN * 72 / (BODY * 0.52)))
-        top = TOP_IN + 0.32 + len(lines) * BODY * 1.4 / 72 + 0.15
-        style.onto_page(drawing.figure, PAGE_IN, LEFT_IN, top)
-        self.new(drawing.figure)
-        self.contents.append((title, len(self.made)))
-        self._line(title, 13, style.INK, 0.32)
+        height = drawing.figure.get_figheight()
+        lines = len(_lines(caption, BODY))
+        self.heading(title, 0.12 + 0.32 + lines * BODY * 1.4 / 72 + 0.06 + height)
         self.paragraph(caption, BODY, style.FAINT)
-        self.at = PAGE_IN[1]  # nothing goes below a figure
+        style.onto_page(drawing.figure, PAGE_IN, LEFT_IN, self.at)
+        self.made[-1].append(drawing.figure)
+        self.at += height + 0.25
+
+    def write(self, path: Path, title: str) -> None:
+        """All pages into a file; closes the figures."""
+        width, height = PAGE_IN
+        file = PdfFile(path, metadata={"Title": title, "CreationDate": None})
+        try:
+            for page in self.made:
+                file.newPage(width, height)
+                for figure in page:
+                    figure.set_dpi(72)  # points, as PDF counts
+                    figure.set_facecolor("none")
+                    renderer = RendererPdf(file, 72, height, width)
+                    figure.draw(renderer)
+                    renderer.finalize()
+                    plt.close(figure)
+            file.finalize()
+        finally:
+            file.close()
 
     def _line(self, text: str, size: float, color: str, down: float) -> None:
-        self._put(self.made[-1], LEFT_IN, self.at, text, size, color)
+        self._put(self.made[-1][0], LEFT_IN, self.at, text, size, color)
         self.at += down
 
     def _rule(self, width: float, end_in: float) -> None:
         y = 1 - (self.at + 0.015) / PAGE_IN[1]
         x = [LEFT_IN / PAGE_IN[0], end_in / PAGE_IN[0]]
-        page = self.made[-1]
+        page = self.made[-1][0]
         page.add_artist(Line2D(x, [y, y], lw=width, color=style.INK, transform=page.transFigure))
         self.at += 0.06
 
@@ -179,9 +197,8 @@ def write_pdf(run: Run, path: Path, baseline: str | None = None) -> None:
             pages.table(named["peers"])
         if run.grows:
             pages.heading("Growth")
-            for name, table in named.items():
-                if name.startswith("exponents"):
-                    pages.table(table)
+            for table in run.exponents:
+                pages.table(table)
             for note in fit_notes(run):
                 pages.paragraph(note, SMALL, style.FAINT)
             if named["crossings"].rows:
@@ -205,12 +222,7 @@ def write_pdf(run: Run, path: Path, baseline: str | None = None) -> None:
             y = contents_at + i * 0.2
             pages._put(first, LEFT_IN, y, title, BODY, style.INK)
             pages._put(first, LEFT_IN + 3, y, str(number), BODY, style.FAINT, "right")
-        info = {"Title": f"attnbench: {run.title}", "CreationDate": None}
-        with PdfPages(path, metadata=info) as pdf:
-            for page in pages.made:
-                page.set_facecolor("white")
-                pdf.savefig(page)
-                plt.close(page)
+        pages.write(path, f"attnbench: {run.title}")
 
 
 def latex(run: Run, drawn: Sequence[str]) -> str:
@@ -259,6 +271,10 @@ def write_latex_tables(run: Run, folder: Path) -> None:
     for name, table in run.tables.items():
         if table.rows:
             (folder / f"{name}.tex").write_text(latex_table(*table))
+
+
+def _lines(text: str, size: float) -> list[str]:
+    return textwrap.wrap(text, int(WIDTH_IN * 72 / (size * 0.52)))
 
 
 def _letters_in(text: str) -> float:

@@ -8,8 +8,9 @@ counts by its relative error, else the largest would decide alone), and no R^2, 
 both answers.
 
 The interval of p is honest about two things: noise (Student's interval with the standard error of
-resampled rounds, all sizes of a round together, since a slow spell hits them alike) and the model (it is widened to cover the fits that
-leave one size out). With fewer than PROVISIONAL_BELOW sizes it is labelled provisional.
+resampled rounds, all sizes of a round together, since a slow spell hits them alike) and the model
+(it is widened to cover the fits that leave one size out). With fewer than PROVISIONAL_BELOW sizes
+it is labelled provisional. The least squares themselves are power_law.py's.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ import pandas as pd
 from scipy import special
 
 from attnbench import records as records_module
+from attnbench.power_law import LARGEST_EXPONENT, fit_many, largest, last_crossing
 from attnbench.variants import GROWTH, SIZES
 
 PROVISIONAL_BELOW = 8
 FEWEST_SIZES = 4  # three parameters, one size left to contradict them
-LARGEST_EXPONENT = 6.0
 # Memory that stays within this factor over a whole sweep is pages and stacks: it has no exponent.
 FLAT_WITHIN = 2.0
+# An exponent whose 95 % interval is wider than this is none: n log n and n^3 would both lie in it.
+WIDEST_INTERVAL = 2.0
 QUANTITIES = {"time": "median_ns", "memory": "peak_rss_bytes"}
 
 
@@ -73,8 +76,8 @@ class Fit:
 
     def largest_n(self, budget: float) -> tuple[float, float, float]:
         """The n at which y reaches `budget`, with its 95 % interval; 0 where a alone exceeds it."""
-        draws = _reach(self.draws, budget)
-        here = _reach(np.array([[self.offset, self.scale, self.exponent]]), budget)[0]
+        draws = largest(self.draws, budget)
+        here = largest(np.array([[self.offset, self.scale, self.exponent]]), budget)[0]
         return float(here), *_student_log(float(here), draws, self.rounds)
 
 
@@ -90,7 +93,7 @@ def loglog_exponent(n: npt.ArrayLike, y: npt.ArrayLike) -> float:
 
 def fit_power(n: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, float, float]:
     """(a, b, p) of y = a + b*n^p, a >= 0, b > 0, 0 <= p <= 6, least squares of relative errors."""
-    return tuple(_fit_many(np.asarray(n, float), np.asarray(y, float)[None, :])[0])
+    return tuple(fit_many(np.asarray(n, float), np.asarray(y, float)[None, :])[0])
 
 
 def fit_rounds(
@@ -111,10 +114,10 @@ def fit_rounds(
     medians = np.nanmedian(matrix, axis=0)
     if not (medians > 0).all():
         raise ValueError("values: must be positive at every size")
-    offset, scale, exponent = _fit_many(sizes, medians[None, :])[0]
-    draws = _fit_many(sizes, _resample_rounds(matrix, medians, resamples, seed))
+    offset, scale, exponent = fit_many(sizes, medians[None, :])[0]
+    draws = fit_many(sizes, _resample_rounds(matrix, medians, resamples, seed))
     without_one = [
-        _fit_many(np.delete(sizes, i), np.delete(medians, i)[None, :])[0, 2]
+        fit_many(np.delete(sizes, i), np.delete(medians, i)[None, :])[0, 2]
         for i in range(len(sizes))
     ]
     reach = _student(len(matrix)) * float(np.std(draws[:, 2]))
@@ -135,14 +138,14 @@ def crossover(first: Fit, second: Fit) -> dict[str, Any] | None:
     begin = max(first.n_min, second.n_min)
     end = min(first.n_max, second.n_max)
     grid = np.geomspace(begin, 64 * max(first.n_max, second.n_max), 600)
-    centre = _last_crossing(
+    centre = last_crossing(
         np.array([[first.offset, first.scale, first.exponent]]),
         np.array([[second.offset, second.scale, second.exponent]]), grid,
     )[0]  # fmt: skip
     if np.isnan(centre):
         return None
     count = min(len(first.draws), len(second.draws))
-    crossings = _last_crossing(first.draws[:count], second.draws[:count], grid)
+    crossings = last_crossing(first.draws[:count], second.draws[:count], grid)
     found = crossings[~np.isnan(crossings)]
     low, high = _student_log(float(centre), found, min(first.rounds, second.rounds))
     return {
@@ -289,6 +292,9 @@ def _describe(
     if fit.exponent > LARGEST_EXPONENT - 0.01:
         row["note"] = "no power: the last size stands apart"
         return row
+    if fit.high - fit.low > WIDEST_INTERVAL:
+        row["note"] = f"undetermined: [{fit.low:.2f}, {fit.high:.2f}]"
+        return row
     row |= {"fit": fit, "exponent": fit.exponent, "low": fit.low, "high": fit.high,
             "offset": fit.offset, "scale": fit.scale}  # fmt: skip
     if fit.provisional:
@@ -321,84 +327,3 @@ def _resample_rounds(
     empty = np.isnan(drawn).all(axis=1)
     drawn[:, 0][empty] = np.broadcast_to(medians, empty.shape)[empty]
     return np.nanmedian(drawn, axis=1)
-
-
-def _fit_many(n: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Variable projection: for a given p, a and b are linear; p by a grid, then golden section.
-
-    n: [sizes]; y: [fits, sizes]. Returns [fits, 3]: a, b, p.
-    """
-    scaled = n / n[-1]
-    grid = np.linspace(0.0, LARGEST_EXPONENT, 121)
-    powers = scaled[None, :] ** grid[:, None]
-    sums = _sums(1 / y, powers)
-    best = grid[np.argmin(_loss(_coefficients(*sums), sums, len(n)), axis=1)]
-    low, high = np.maximum(best - 0.05, 0), np.minimum(best + 0.05, LARGEST_EXPONENT)
-    ratio = (np.sqrt(5) - 1) / 2
-    for _ in range(22):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        better = _project(scaled, y, left)[2] <= _project(scaled, y, right)[2]
-        high, low = np.where(better, right, high), np.where(better, low, left)
-    p = (low + high) / 2
-    a, b, _ = _project(scaled, y, p)
-    return np.stack([a, b / n[-1] ** p, p], axis=1)
-
-
-def _sums(u: np.ndarray, powers: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The normal equations' sums for every fit (rows) and p (columns); u = 1/y."""
-    u2 = u * u
-    return (
-        u2.sum(1)[:, None], u2 @ powers.T, u2 @ (powers * powers).T,
-        u.sum(1)[:, None], u @ powers.T,
-    )  # fmt: skip
-
-
-def _coefficients(
-    uu: np.ndarray, uv: np.ndarray, vv: np.ndarray, su: np.ndarray, sv: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best a >= 0, b > 0 of two linear unknowns."""
-    determinant = uu * vv - uv * uv
-    safe = determinant > 1e-12 * uu * vv
-    divisor = np.where(safe, determinant, 1)
-    a = np.where(safe, (su * vv - sv * uv) / divisor, 0)
-    b = np.where(safe & (a >= 0), (sv * uu - su * uv) / divisor, sv / vv)
-    a = np.where(b <= 0, su / uu, np.maximum(a, 0))
-    return a, np.maximum(b, 1e-12 * sv / vv)
-
-
-def _loss(
-    coefficients: tuple[np.ndarray, np.ndarray], sums: tuple[np.ndarray, ...], count: int
-) -> np.ndarray:
-    (a, b), (uu, uv, vv, su, sv) = coefficients, sums
-    return a * a * uu + 2 * a * b * uv + b * b * vv - 2 * a * su - 2 * b * sv + count
-
-
-def _project(
-    scaled: np.ndarray, y: np.ndarray, p: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best a >= 0, b > 0 for each fit's own p, and the loss: sum of ((a + b*n^p)/y - 1)^2."""
-    u, v = 1 / y, scaled[None, :] ** p[:, None] / y
-    a, b = _coefficients((u * u).sum(1), (u * v).sum(1), (v * v).sum(1), u.sum(1), v.sum(1))
-    residual = a[:, None] * u + b[:, None] * v - 1
-    return a, b, (residual**2).sum(1)
-
-
-def _reach(draws: np.ndarray, budget: float) -> np.ndarray:
-    room = np.maximum(budget - draws[:, 0], 0) / draws[:, 1]
-    return room ** (1 / np.maximum(draws[:, 2], 1e-9))
-
-
-def _last_crossing(first: np.ndarray, second: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Where the curves last cross on the grid, interpolated in log n; nan where they do not."""
-
-    def curve(p: np.ndarray) -> np.ndarray:
-        return np.log(p[:, :1] + p[:, 1:2] * grid[None, :] ** p[:, 2:3])
-
-    gap = curve(first) - curve(second)
-    changes = np.signbit(gap[:, 1:]) != np.signbit(gap[:, :-1])
-    last = changes.shape[1] - 1 - np.argmax(changes[:, ::-1], axis=1)
-    rows = np.arange(len(gap))
-    left, right = gap[rows, last], gap[rows, last + 1]
-    part = np.clip(left / np.where(left == right, 1, left - right), 0, 1)
-    crossing = np.exp(np.log(grid[last]) * (1 - part) + np.log(grid[last + 1]) * part)
-    return np.where(changes.any(axis=1), crossing, np.nan)

@@ -109,6 +109,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fuzz", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=1)
     return parser.parse_args()
 
 
@@ -137,7 +138,7 @@ def main() -> int:
         _core.register_kernel(**vars(kernel))
     if args.check:
         warnings.simplefilter("ignore")  # NaN and Inf are put in on purpose
-        return _core.check(names, args.threads, args.fuzz, args.seed)
+        return _core.check(names, args.threads, args.fuzz, args.seed, args.every)
     gc.disable()
     return _core.child_loop()
 

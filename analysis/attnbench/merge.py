@@ -152,20 +152,13 @@ def _lines(path: Path, messages: list[str]) -> Iterator[tuple[bytes, dict[str, A
     """The whole lines with their records; a torn last line is left out with a message."""
     if not path.is_file():
         return  # of an empty shard, or one that was killed before its first case
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict) and "kernel" in record:
+    for place, line, record, last in records.lines_of(path):
+        if record is not None:
             yield line, record
-        elif number == len(lines):
-            messages.append(f"{path}:{number}: torn last line dropped")
+        elif last:
+            messages.append(f"{place}: torn last line dropped")
         else:
-            raise MergeError(f"{path}:{number}: is no record; attnbench sweep --resume mends a run")
+            raise MergeError(f"{place}: is no record; attnbench sweep --resume mends a run")
 
 
 def _refuse_mixtures(parts: list[Part]) -> None:

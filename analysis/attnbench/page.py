@@ -96,11 +96,12 @@ def render(run: Run, folder: Path, drawn: dict[str, tuple[str, str]], links: Lin
     if named["peers"].rows:
         sections.append(("peers", "Against peers", _table(named["peers"])))
     if run.grows:
-        body = "".join(_table(t) for name, t in named.items() if name.startswith("exponents"))
+        body = "".join(map(_table, run.exponents))
         body += "".join(f"<p class=note>{_e(n)}</p>" for n in fit_notes(run))
         if named["crossings"].rows:
             body += "<p>Where two variants change places:</p>" + _table(named["crossings"])
-        sections.append(("growth", "Growth", body + _links("tables/exponents", links.tables)))
+        kinds = links.tables if named["exponents"].rows else ("csv",)
+        sections.append(("growth", "Growth", body + _links("tables/exponents", kinds)))
     for figure in figures.FIGURES:
         if figure.name in drawn and figure.name != "gaps":
             body = _figure(figure, folder, drawn[figure.name], links.figures)

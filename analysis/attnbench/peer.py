@@ -246,11 +246,13 @@ def unserved(
     scale: bool = True,
     softcap: bool = False,
     sinks: bool = False,
+    empty_rows: bool = True,
 ) -> str:
     """Empty, or the first thing in ``problem`` that a peer with these claims does not serve.
 
     causal: "any" alignment (the peer is given the mask), "bottom_right", "square" (as many queries
     as keys; a single query at the last key sees all and counts as dense), or "none".
+    empty_rows: queries that admit no key.
     """
     mask = problem.mask
     if problem.score not in ("scaled_dot", "dot"):
@@ -284,6 +286,9 @@ def unserved(
         return "v_dim other than head_dim is not served"
     if not scale and not math.isclose(problem.scale, problem.head_dim**-0.5, rel_tol=1e-6):
         return "scale other than 1/sqrt(head_dim) is not served"
+    short = not empty_rows and problem.keys < problem.queries
+    if short and not problem.admitted().any(1).all():
+        return "queries that admit no key are not served"
     return ""
 
 

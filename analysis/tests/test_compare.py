@@ -40,6 +40,19 @@ def test_a_slower_kernel_is_found_and_the_status_is_one(
     assert "SLOWER" in capsys.readouterr().out
 
 
+def test_a_slower_choice_of_keys_is_a_slower_kernel(tmp_path: Path) -> None:
+    def chosen(name: str, select_ns: float) -> Path:
+        rounds = [
+            record("top_blocks", 128, 64, r, [100.0 + r], select_ns=select_ns, session=name)
+            for r in range(6)
+        ]
+        return write_run(tmp_path / name, rounds)
+
+    found = compare.compare(records.load(chosen("old", 50)), records.load(chosen("new", 100)))
+    assert list(found.table["verdict"]) == ["SLOWER"]
+    assert found.table["ratio"][0] == pytest.approx(202.5 / 152.5, rel=1e-2)
+
+
 def test_equal_runs_are_same_or_unclear_and_the_status_is_zero(tmp_path: Path) -> None:
     old, new = run(tmp_path, "old"), run(tmp_path, "later")
     assert command(str(old), str(new)) == 0

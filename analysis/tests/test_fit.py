@@ -140,3 +140,14 @@ def test_a_step_at_the_last_size_is_no_exponent(tmp_path: Path) -> None:
     table, fits = fit.fit_summary(frame, records.summarise(frame), "memory")
     assert table["exponent"].isna().all() and fits == [None] * 4
     assert table["note"].str.contains("stands apart").all()
+
+
+def test_an_exponent_that_could_be_anything_is_undetermined(tmp_path: Path) -> None:
+    lines = sweep(sizes=[2**k for k in range(7, 12)])
+    bytes_of = dict(zip((128, 256, 512, 1024, 2048), (300e3, 340e3, 320e3, 420e3, 615e3)))
+    for line in lines:
+        line["peak_rss_bytes"] = bytes_of[line["problem"]["keys"]]
+    frame = records.load(write_run(tmp_path / "run", lines))
+    table, fits = fit.fit_summary(frame, records.summarise(frame), "memory")
+    assert table["exponent"].isna().all() and fits == [None] * 4
+    assert set(table["note"]) == {"undetermined: [1.30, 4.15]"}

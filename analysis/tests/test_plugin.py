@@ -151,8 +151,18 @@ def test_a_python_kernel_is_swept_listed_and_checked_as_any_other(tmp_path: Path
 @needs_harness
 def test_a_wrong_python_kernel_is_found_out(tmp_path: Path) -> None:
     path = written(tmp_path, FILE.format(name="mine", spoilt="* np.float32(1.01)"))
-    done = run(HARNESS, "check", "--plugin", path, "--fuzz", 0)
+    done = run(HARNESS, "check", "--plugin", path, "--fuzz", 0, "--every", 50)
     assert done.returncode == 1 and re.search(r"^FAIL mine", done.stdout, re.M)
+    cases = re.match(r"(\d+) cases a kernel", done.stdout)
+    assert cases and int(cases[1]) < 100, "a fiftieth of the shapes, in Python too"
+
+
+@needs_harness
+def test_checking_a_kernel_that_is_not_there_is_one_line_and_status_two() -> None:
+    done = run(HARNESS, "check", "-k", "flush")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("attnbench: -k flush: unknown kernel 'flush' (known: ")
+    assert done.stderr.count("\n") == 1
 
 
 @needs_harness

@@ -153,11 +153,15 @@ def test_choosing_keys_counts_and_is_another_problem_than_dense_attention(tmp_pa
     lines = [
         record("flash", 128, 64, 0, [100.0]),
         record("top_blocks", 128, 64, 0, [40.0], select_ns=10.0),
+        record("top_blocks", 1 << 20, 64, 0, status="skipped", reason="too large"),
     ]
-    found = records.summarise(records.load(write_run(tmp_path / "run", lines))).set_index("kernel")
-    assert found["median_ns"]["top_blocks"] == 50
-    assert found["label"]["top_blocks"] == "top_blocks (selected keys)"
-    assert found["median_ns"]["flash"] == 100 and found["label"]["flash"] == "flash"
+    run = records.load(write_run(tmp_path / "run", lines))
+    found = records.summarise(run).set_index(["kernel", "keys"])
+    assert found["median_ns"]["top_blocks", 128] == 50
+    assert records.round_medians(run).set_index("kernel")["median_ns"]["top_blocks"] == 50
+    selecting = found.loc["top_blocks"]["label"]
+    assert set(selecting) == {"top_blocks (selected keys)"}, "measured or not"
+    assert found["median_ns"]["flash", 128] == 100 and found["label"]["flash", 128] == "flash"
 
 
 def test_the_default_scale_is_no_variant(tmp_path: Path) -> None:

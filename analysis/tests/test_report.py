@@ -75,6 +75,42 @@ def test_series_of_a_single_size_are_counted_and_take_no_rows(tmp_path: Path) ->
         assert not alone.grows and "slope" not in report.terminal(alone)
 
 
+def test_series_of_too_few_sizes_are_one_line(tmp_path: Path) -> None:
+    """Where there are no others, or where they are many; the file of numbers has them all."""
+    few = sweep(sizes=(128, 256, 512), head_dims=(32, 64), rounds=2)
+    for name, lines, series, rows in (
+        ("none", few, 8, 0),
+        ("many", few + sweep(head_dims=(128,), rounds=2), 8, 4),
+    ):
+        folder = write_run(tmp_path / name, lines)
+        assert command(str(folder)) == 0
+        run = report.read([str(folder)])
+        line = f"No exponent of {series} series, measured at 3 sizes of n: a fit needs 4."
+        shown, page = report.terminal(run), (folder / "report.html").read_text()
+        assert line in shown and line in page and "no fit" not in shown + page
+        assert ("n^p" in shown) == bool(rows) and len(run.tables["exponents"].rows) == rows
+        assert ("tables/exponents.tex" in page) == bool(rows)
+        assert len(pd.read_csv(folder / "tables" / "exponents.csv")) == 2 * (series + rows)
+    lines = sweep(sizes=(128, 256), kernels=("naive",)) + sweep(kernels=("flash",))
+    mixed = report.read([str(write_run(tmp_path / "mixed", lines))])
+    assert {row[0]: row[1] for row in mixed.tables["exponents"].rows}["naive"] == "no fit"
+
+
+def test_an_undetermined_exponent_reads_so_everywhere(tmp_path: Path) -> None:
+    lines = sweep(kernels=("flash",), rounds=3)
+    sizes = {128: 300e3, 256: 340e3, 512: 320e3, 1024: 420e3, 2048: 615e3}
+    for line in lines:
+        line["peak_rss_bytes"] = sizes[line["problem"]["keys"]]
+    folder = write_run(tmp_path / "run", lines)
+    assert command(str(folder), "--pdf", "--tex") == 0
+    shown = report.terminal(report.read([str(folder)]))
+    texts = [shown, (folder / "report.html").read_text()]
+    texts += [(folder / "tables" / f"exponents.{kind}").read_text() for kind in ("csv", "tex")]
+    assert all("undetermined: [1.30, 4.15]" in text for text in texts)
+    assert "the interval is wider than 2" in shown
+    assert "n^2.8" not in texts[1], "no legend gives what the table does not"
+
+
 def test_the_page_is_one_file_that_needs_no_network(written: Path) -> None:
     page = (written / "report.html").read_text()
     assert not re.search(r'(src|href)="https?:', page) and "<script" not in page

@@ -39,6 +39,20 @@ def test_what_is_no_safetensors_file_says_so(raw):
         safetensors.read(io.BytesIO(raw))
 
 
+def test_a_text_without_a_sequence_says_so():
+    assert transformer.first_line("\n[HEAVY] EVQ\n\n") == "[HEAVY] EVQ"
+    with pytest.raises(ValueError, match="text: is empty"):
+        transformer.first_line(" \n")
+
+
+@pytest.mark.parametrize("action", ["fetch", "calibrate"])
+def test_a_text_that_is_missing_is_one_line(action, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tensors, "load_model", lambda model: None)
+    args = argparse.Namespace(action=action, model="minilm", text=tmp_path / "none.txt")
+    assert tensors.main(args) == 2
+    assert "none.txt: cannot be read as text" in capsys.readouterr().err
+
+
 def test_words_are_lower_case_without_accents_and_punctuation_stands_alone():
     assert words("The  Café, didn't\tclose!") == [
         "the",

@@ -28,8 +28,7 @@ namespace {
 // Processors of its own for each rank of a node, as far as they go.
 void TakeProcessors(const MpiRanks& ranks, int threads) {
   const std::vector<int> allowed = CpusAllowed();
-  const auto [place, count] = ranks.OnNode();
-  (void)count;
+  const int place = ranks.PlaceOnNode();
   cpu_set_t set;
   CPU_ZERO(&set);
   for (int t = 0; t < threads; ++t)
@@ -105,7 +104,7 @@ int Main(int argc, char** argv) {
   try {
     status = check->parsed() ? CheckKernels(&team, settings)
                              : ChildLoop(STDIN_FILENO, STDOUT_FILENO, PassesOver(&team));
-  } catch (const UserError& e) {
+  } catch (const std::exception& e) {  // here: unwinding further would wait for ranks that serve
     std::fprintf(stderr, "attnbench: %s\n", e.what());
     status = 2;
   }

@@ -55,14 +55,13 @@ std::vector<std::string> MpiRanks::Gather(const std::string& text) {
   return texts;
 }
 
-std::pair<int, int> MpiRanks::OnNode() const {
+int MpiRanks::PlaceOnNode() const {
   MPI_Comm node;
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  int place = 0, count = 1;
+  int place = 0;
   MPI_Comm_rank(node, &place);
-  MPI_Comm_size(node, &count);
   MPI_Comm_free(&node);
-  return {place, count};
+  return place;
 }
 
 std::string MpiRanks::Library() {

@@ -29,9 +29,8 @@ class MpiRanks : public Ranks {
   void Broadcast(std::string* text);                         // rank 0's
   std::vector<std::string> Gather(const std::string& text);  // on rank 0, in the order of ranks
   int Broadcast(int value);                                  // rank 0's
-  // This process' place among those of its node, and how many these are.
-  std::pair<int, int> OnNode() const;
-  static std::string Library();  // "Open MPI v4.1.4"
+  int PlaceOnNode() const;                                   // among the ranks of this node
+  static std::string Library();                              // "Open MPI v4.1.4"
 
  protected:
   void BeginSend(const void* data, std::size_t bytes, int to) override;

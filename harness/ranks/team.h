@@ -41,7 +41,7 @@ class Team {
   std::vector<nlohmann::json> Load(const Job& job, const Inputs& whole);
   // One run by all; returns when the last is done.
   void Run();
-  // The whole output. Throws std::runtime_error where a rank wrote beyond its workspace.
+  // The whole output. A rank that wrote beyond its workspace ends all (Abort).
   void Collect(const Output& whole);
   // Drops the shards.
   void Unload();

@@ -123,7 +123,7 @@ class Model:
 
     def attention_inputs(self, text: str) -> list[Layer]:
         """Q of the places, K and V of the residues of the text's first line, by layer."""
-        ids = self.encode(text.splitlines()[0])
+        ids = self.encode(transformer.first_line(text))
         layers, _ = self.decode(self.number(ids), self.read(ids))
         return layers
 

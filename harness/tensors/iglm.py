@@ -88,10 +88,7 @@ class Model:
             x = x + self._linear(transformer.gelu_tanh(inner), f"transformer.{name}.mlp.c_proj")
         yield self._norm(x, "ln_f") @ words.T
 
-    def attention_inputs(self, text: str) -> list[Layer]:
-        """Q, K and V of every layer over the text's first line."""
-        ids = self.encode(text.splitlines()[0])
-        return [layer for layer in self.forward(ids) if isinstance(layer, Layer)]
+    attention_inputs = transformer.over_first_line
 
     @cached_property
     def description(self) -> dict[str, str]:

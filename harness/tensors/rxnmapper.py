@@ -103,10 +103,7 @@ class Model:
             + self._weights["predictions.bias"]
         )
 
-    def attention_inputs(self, text: str) -> list[Layer]:
-        """Q, K and V of every layer over the text's first line."""
-        ids = self.encode(text.splitlines()[0])
-        return [layer for layer in self.forward(ids) if isinstance(layer, Layer)]
+    attention_inputs = transformer.over_first_line
 
     @cached_property
     def description(self) -> dict[str, str]:

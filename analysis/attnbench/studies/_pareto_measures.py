@@ -220,8 +220,7 @@ def sweep(folder: Path, text: str, stem: str) -> dict[tuple[Any, ...], float]:
         done = subprocess.run([str(cli.harness()), "sweep", *given], stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE, text=True)  # fmt: skip
         if done.returncode != 0:
-            last = (done.stderr.strip() or "no reason given").splitlines()[-1]
-            raise ValueError(f"the sweep of {file.name} failed: {last}")
+            raise ValueError(f"the sweep of {file.name} failed: {cli.last_words(done.stderr)}")
         (output / "done").write_text("")
     summary = records.summarise(records.load(output))
     found = {}

@@ -40,7 +40,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Model:
-    """Seconds; see the head of this file."""
+    """Seconds a pair, a row and so on: the head of ring.py says what each is of."""
 
     pair: float
     row: float
@@ -80,6 +80,8 @@ class Model:
 
 
 def memory(s: Shape, ranks: int) -> float:
-    """Bytes a rank: q, k, v and out, two blocks in flight, an output and two numbers a row."""
+    """Bytes a rank: q, k, v and out, two blocks in flight, an output and two numbers a row. One on
+    its own has no block in flight."""
     rows = s.n / ranks * s.heads
-    return 4 * rows * (4 * s.width + 4 * s.width + s.width + 2)
+    blocks = 4 * s.width if ranks > 1 else 0
+    return 4 * rows * (4 * s.width + blocks + s.width + 2)

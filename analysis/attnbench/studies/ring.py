@@ -53,7 +53,7 @@ def link(folder: Path) -> dict[str, Any]:
             [cli.harness(), "peak", "--ranks", "2"], capture_output=True, text=True
         )
         if told.returncode:
-            raise ValueError(told.stderr.strip().splitlines()[-1].removeprefix("attnbench: "))
+            raise ValueError(cli.last_words(told.stderr))
         file.write_text(told.stdout)
     table = json.loads(file.read_text())
     size = np.array([m["bytes"] for m in table["messages"]], float)
