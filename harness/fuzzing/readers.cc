@@ -9,7 +9,7 @@
 
 #include "harness/experiment.h"
 #include "harness/side.h"
-#include "harness/testing.h"
+#include "harness/temporary_folder.h"
 #include "harness/user_error.h"
 
 namespace attnbench {
