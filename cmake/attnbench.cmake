@@ -33,7 +33,9 @@ function(attnbench_contract_hash result)
 endfunction()
 
 function(attnbench_add_plugin name)
-  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  if(NOT TARGET OpenMP::OpenMP_CXX)  # found twice, it would lose what a build has set on it
+    find_package(OpenMP REQUIRED COMPONENTS CXX)
+  endif()
   attnbench_contract_hash(hash)
   set(contract ${ATTNBENCH_INCLUDE_DIR}/kernels/contract)
   add_library(${name} MODULE ${ARGN} ${contract}/plugin_entry.cc ${contract}/problem.cc

@@ -17,7 +17,7 @@ from attnbench.format import markdown_table
 
 RUN = ROOT / "results" / "studies"
 KEPT = ROOT / "results" / "reference" / "studies"
-STUDIES = ("comparing", "coverage", "stopping", "instructions", "soak")
+STUDIES = ("comparing", "coverage", "stopping", "hosts", "instructions", "soak")
 
 INTRODUCTION = """\
 # What the verdicts are worth

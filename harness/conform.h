@@ -73,6 +73,7 @@ struct EdgeCase {
   InputSpec input = {};
   Layout layout = Layout::kPacked;
   std::uint64_t seed = 1;
+  bool random = false;  // drawn: options and threads are drawn for it too, from the seed
   // Not 0: this value (NaN, Inf) replaces one element of the tensor named: q, k or v; b: one
   // element of the bias, B: a whole row of it.
   double poison = 0;
@@ -85,6 +86,9 @@ std::vector<std::string> EdgeGroups();
 std::vector<EdgeCase> EdgeCases(const std::string& group);
 // A random valid problem of moderate size: anything that the contract can express.
 EdgeCase FuzzCase(std::uint64_t seed);
+// A kernel's options for such a problem, drawn from their ranges: as far as it serves the problem
+// under them, for a range may hold values that it refuses.
+Options FuzzOptions(const Kernel& kernel, const Problem& problem, std::uint64_t seed);
 // The same for layers, chosen and random; any attention kernel stands inside.
 std::vector<EdgeCase> LayerCases();
 EdgeCase FuzzLayerCase(std::uint64_t seed);

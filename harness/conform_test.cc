@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <random>
 
 namespace attnbench {
@@ -46,12 +47,41 @@ TEST(Fuzz, RandomProblemsAgreeWithTheOracle) {
   const std::uint64_t seed = given ? std::strtoull(given, nullptr, 10) : std::random_device{}();
   std::printf("fuzz seed: ATTNBENCH_FUZZ_SEED=%llu\n", static_cast<unsigned long long>(seed));
   std::vector<EdgeCase> cases;
-  for (int i = 0; i < 150; ++i) cases.push_back(FuzzCase(seed + i));
+  for (int i = 0; i < 250; ++i) cases.push_back(FuzzCase(seed + i));
   for (const Kernel* kernel : Kernels()) {
     if (kernel->host != "cpp") continue;  // other tests load plugins that are wrong on purpose
     for (const std::string& failure : Conform(*kernel, cases, 2).failures)
       ADD_FAILURE() << kernel->name << " " << failure;
   }
+}
+
+TEST(Fuzz, OptionsAreDrawnFromAllOfTheirRangeThatIsServed) {
+  Kernel kernel{
+      .name = "drawn",
+      .options = {{"flag", 0, 0, 1, ""}, {"block", 64, 16, 4096, ""}, {"odd", 3, 0, 9, ""}}};
+  kernel.refuse = [](const Problem&, const Options& options) {
+    return std::string(options["odd"] % 2 ? "" : "even");
+  };
+  std::map<std::string, std::map<Index, int>> drawn;
+  int unchanged = 0;
+  constexpr int kSeeds = 2000;
+  for (int seed = 0; seed < kSeeds; ++seed) {
+    const Options options = FuzzOptions(kernel, Problem(), static_cast<std::uint64_t>(seed));
+    bool all = true;
+    for (const Option& option : kernel.options) {
+      const Index value = options[option.name];
+      ASSERT_TRUE(option.min <= value && value <= option.max) << option.name << " " << value;
+      ++drawn[option.name][value];
+      all &= value == option.default_value;
+    }
+    unchanged += all;
+  }
+  EXPECT_GT(unchanged, kSeeds / 5);
+  EXPECT_EQ(drawn["flag"].size(), 2u);
+  EXPECT_EQ(drawn["odd"].size(), 5u);  // never an even one
+  EXPECT_GT(drawn["block"].size(), 100u);
+  for (const Index value : {16, 17, 63, 65, 128, 4096})
+    EXPECT_GT(drawn["block"][value], 0) << value;
 }
 
 TEST(Registry, NoKernelRefusesEverything) {
@@ -144,6 +174,25 @@ TEST_F(Faults, ReadingPoisonedWorkspaceIsSeen) {
                              }))
                 .find("nan"),
             std::string::npos);
+}
+
+TEST_F(Faults, AMistakeUnderAnotherOptionIsSeenByRandomProblems) {
+  Kernel kernel = Faulty("option", [](const Problem&, const Output& o, const Context& c) {
+    if ((*c.options)["block"] < 40) o.out.Row<float>(0, 0, 0)[0] = NAN;
+  });
+  kernel.options = {{"block", 64, 16, 4096, ""}};
+  std::vector<EdgeCase> cases(60, {.group = "few", .name = "9x9", .random = true});
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    cases[i].seed = i;
+    cases[i].problem.queries = 9, cases[i].problem.head_dim = 4;
+    cases[i].problem.Resolve();
+  }
+  const Conformance result = Conform(kernel, cases);
+  EXPECT_GT(result.passed, 0);
+  ASSERT_FALSE(result.failures.empty());
+  EXPECT_NE(result.failures[0].find("block="), std::string::npos) << result.failures[0];
+  for (EdgeCase& c : cases) c.random = false;  // under its defaults it is right
+  EXPECT_EQ(Conform(kernel, cases).failures, std::vector<std::string>());
 }
 
 TEST_F(Faults, BitsThatDependOnTheWorkspaceOrOnTheRunAreSeen) {

@@ -14,10 +14,9 @@
 namespace attnbench {
 namespace {
 
-OwnedInputs MakeInputs(const Kernel& kernel, const EdgeCase& c) {
+OwnedInputs MakeInputs(const Kernel& kernel, const Options& options, const EdgeCase& c) {
   const Problem& p = c.problem;
-  OwnedInputs inputs =
-      OwnedInputs::Make(kernel, Options(kernel.options), p, c.input, c.seed, c.layout);
+  OwnedInputs inputs = OwnedInputs::Make(kernel, options, p, c.input, c.seed, c.layout);
   if (c.empty_batch) inputs.SetKeyLength(0, 0);
   if (c.alias_kv) inputs.view().v = inputs.view().k;
   if (c.poison != 0) {
@@ -51,9 +50,8 @@ std::string Unrepeatable(const Kernel& kernel, const Problem& p, const Options& 
 }
 
 // Empty, or what is wrong.
-std::string RunOne(const Kernel& kernel, const EdgeCase& c, int threads) {
-  const Options options(kernel.options);
-  const OwnedInputs inputs = MakeInputs(kernel, c);
+std::string RunOne(const Kernel& kernel, const Options& options, const EdgeCase& c, int threads) {
+  const OwnedInputs inputs = MakeInputs(kernel, options, c);
   CheckSettings settings{.rows = 0, .seed = c.seed, .threads = threads};
   const Problem& p = c.problem;
   // All rows as long as that costs the oracle little.
@@ -113,6 +111,15 @@ EdgeCase NearestServed(const Kernel& kernel, const EdgeCase& c) {
   return c;
 }
 
+// "key_block=17, ": the options that are not their defaults.
+std::string Changed(const Options& options) {
+  std::string text;
+  for (const Option& option : options.spec())
+    if (const Index value = options[option.name]; value != option.default_value)
+      text += std::string(option.name) + "=" + std::to_string(value) + ", ";
+  return text;
+}
+
 bool OfTheEnvironment(const std::string& reason) { return reason.rfind("built without", 0) == 0; }
 
 }  // namespace
@@ -126,21 +133,24 @@ Conformance Conform(const Kernel& kernel, const std::vector<EdgeCase>& cases, in
       continue;
     }
     try {
-      const Options options(kernel.options);
       const EdgeCase c = NearestServed(kernel, asked);
-      const std::string refusal = kernel.refuse ? kernel.refuse(c.problem, options) : "";
+      const std::string refusal =
+          kernel.refuse ? kernel.refuse(c.problem, Options(kernel.options)) : "";
       if (!refusal.empty()) {
         ++result.refused;
         result.unavailable |= OfTheEnvironment(refusal);
         continue;
       }
-      // Fuzzed problems also on one thread, and on one more than asked for.
-      const int team = c.group == "fuzz" ? 1 + static_cast<int>(c.seed % (threads + 1u)) : threads;
-      const std::string wrong = RunOne(kernel, c, team);
+      // Fuzzed problems under any options, also on one thread, and on one more than asked for.
+      const Options options =
+          c.random ? FuzzOptions(kernel, c.problem, c.seed) : Options(kernel.options);
+      const int team = c.random ? 1 + static_cast<int>(c.seed % (threads + 1u)) : threads;
+      const std::string wrong = RunOne(kernel, options, c, team);
       if (wrong.empty())
         ++result.passed;
       else
-        result.failures.push_back(at + wrong);
+        result.failures.push_back(at + Changed(options) + "on " + std::to_string(team) +
+                                  " threads: " + wrong);
     } catch (const std::exception& e) {
       result.failures.push_back(at + "throws: " + e.what());
     }

@@ -93,13 +93,12 @@ std::string MakeMaskTiles(const std::vector<Axis>& axes, Case* c) {
 }
 
 // No kernel can run what does not fit as tensors: a slip of the user's, not a result.
-std::string Oversized(const Case& c) {
+std::string Oversized(const Case& c, double limit) {
   const Kernel* kernel = FindKernel(c.kernel);
   const Problem& problem = c.problem;
   Options options;
   if (kernel) ResolveOptions(c, *kernel, &options);
   const double bytes = TensorBytes(kernel, problem, options);
-  const double limit = static_cast<double>(MemoryLimitBytes());
   if (bytes <= limit) return "";
   return std::string(problem.keys >= problem.queries ? "keys" : "queries") +
          ": the tensors alone take " + FormatBytes(bytes) + ", the machine has " +
@@ -229,7 +228,7 @@ class Expansion {
     fail_on(MakeMaskTiles(axes, &c));
     fail_on(c.problem.Resolve().Invalid());
     if (native) ResolveAll(*native, axes, entry.where, &c);
-    fail_on(Oversized(c));
+    fail_on(Oversized(c, memory_bytes_));
     return c;
   }
 
@@ -273,6 +272,7 @@ class Expansion {
   }
 
   const ExperimentFile& file_;
+  const double memory_bytes_ = static_cast<double>(MemoryLimitBytes());  // from files: read once
   std::vector<Axis> overrides_;
   Case base_;
   TensorFile tensors_;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random problems for the conformance suite, and the pieces that the edge cases share with them.
+// Random problems and options for the conformance suite, and the pieces that the edge cases share
+// with them.
+#include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "harness/conform.h"
 
@@ -47,7 +50,7 @@ EdgeCase FuzzCase(std::uint64_t seed) {
           most, std::max<Index>(1, (Index{1} << random.Between(3, 8)) + random.Between(-1, 1)));
     return random.Between(1, most);
   };
-  EdgeCase c{.group = "fuzz", .seed = seed};
+  EdgeCase c{.group = "fuzz", .seed = seed, .random = true};
   Problem& p = c.problem;
   p.batch = random.Between(1, 3);
   p.kv_heads = random.Between(1, 3);
@@ -82,6 +85,27 @@ EdgeCase FuzzCase(std::uint64_t seed) {
   c.name = "seed=" + std::to_string(seed) + "," + Label(p) + ",batch=" + std::to_string(p.batch) +
            ",heads=" + std::to_string(p.heads) + ":" + std::to_string(p.kv_heads);
   return c;
+}
+
+Options FuzzOptions(const Kernel& kernel, const Problem& problem, std::uint64_t seed) {
+  Random random(~seed);  // another stream than the problem's
+  Options options(kernel.options);
+  if (random.Chance(0.25)) return options;
+  const auto draw = [&](const Option& o) {
+    if (o.max - o.min < 16) return random.Between(o.min, o.max);
+    if (random.Chance(0.4)) return random.Between(o.min, std::min(o.max, o.min + 64));
+    if (random.Chance(0.7))
+      return std::clamp((Index{1} << random.Between(0, 12)) + random.Between(-1, 1), o.min, o.max);
+    return random.Between(o.min, o.max);
+  };
+  for (const Option& option : kernel.options) {
+    if (random.Chance(0.4)) continue;
+    const Options before = options;
+    if (std::string wrong = options.Set(option.name, draw(option)); !wrong.empty())
+      throw std::logic_error(wrong);
+    if (kernel.refuse && !kernel.refuse(problem, options).empty()) options = before;
+  }
+  return options;
 }
 
 }  // namespace attnbench

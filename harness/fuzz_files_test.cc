@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mutated experiment files and record lines: each is read, or refused with one line, and quickly.
-// Seeds: experiments/, results/reference/ and harness/testing/seeds/ (what broke something once is
-// put there). ATTNBENCH_FUZZ_SECONDS (default 2) lasts longer, ATTNBENCH_FUZZ_SEED repeats a run.
+// What is read, from which seeds: harness/fuzzing/ (what broke something once is put there), where
+// the coverage-guided fuzzers of the same readers are. ATTNBENCH_FUZZ_SECONDS (default 2) lasts
+// longer, ATTNBENCH_FUZZ_SEED repeats a run.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 
-#include "harness/experiment.h"
+#include "harness/fuzzing/readers.h"
 #include "harness/inputs.h"
-#include "harness/machine.h"
-#include "harness/side.h"
-#include "harness/testing.h"
-#include "harness/user_error.h"
 
 namespace attnbench {
 namespace {
@@ -27,23 +24,6 @@ double Since(Clock::time_point begin) {
 std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
   const char* value = std::getenv(name);
   return value ? std::strtoull(value, nullptr, 10) : otherwise;
-}
-
-std::string Content(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-std::vector<std::string> Seeds(const std::string& folder, const std::string& extension) {
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(ATTNBENCH_SOURCE_DIR "/" + folder))
-    if (entry.path().extension() == extension) paths.push_back(entry.path());
-  std::sort(paths.begin(), paths.end());
-  std::vector<std::string> seeds;
-  for (const auto& path : paths) seeds.push_back(Content(path));
-  return seeds;
 }
 
 class Mutator {
@@ -102,157 +82,51 @@ class Mutator {
   Random random_;
 };
 
-// Runs `read` on mutants until the time is up. It returns what is wrong with its answer.
-template <class Read>
-void Fuzz(Mutator* mutator, std::uint64_t seed, Read&& read) {
-  const double seconds = static_cast<double>(FromEnvironment("ATTNBENCH_FUZZ_SECONDS", 2));
-  const auto begin = Clock::now();
-  std::size_t inputs = 0, refused = 0;
-  while (Since(begin) < seconds) {
-    const std::string text = mutator->Next();
-    std::string wrong;
-    try {
-      wrong = read(text);
-    } catch (const UserError& e) {
-      ++refused;
-      const std::string line = e.what();
-      if (line.empty() || line.find('\n') != std::string::npos)
-        wrong = "refused, but not with one line: " + line;
-    } catch (const std::exception& e) {
-      wrong = std::string("not refused, but failed: ") + e.what();
-    }
-    ASSERT_EQ(wrong, "") << "seed " << seed << ", input " << inputs << ":\n" << text;
-    ++inputs;
-  }
-  std::printf("fuzzed %zu inputs from seed %llu, %zu of them refused\n", inputs,
-              static_cast<unsigned long long>(seed), refused);
-  EXPECT_GT(inputs, 0u);
-}
-
 std::uint64_t Seed() {
   return FromEnvironment("ATTNBENCH_FUZZ_SEED",
                          static_cast<std::uint64_t>(
                              std::chrono::system_clock::now().time_since_epoch().count() / 1000));
 }
 
-TEST(FuzzFiles, AnExperimentIsReadOrRefusedWithOneLine) {
-  const TemporaryFolder folder;
-  std::vector<std::string> seeds = Seeds("harness/testing/seeds", ".toml");
-  for (const std::string& unharmed : seeds)
-    ASSERT_NO_THROW(LoadExperiment(folder.Write("seed.toml", unharmed))) << unharmed;
-  for (std::string& seed : Seeds("experiments", ".toml")) seeds.push_back(seed);
+// Reads the seeds, of which so many from the start must be taken, then mutants until the time is
+// up.
+void Fuzz(const FuzzStart& start, const Reader& read, std::size_t whole) {
+  const std::vector<std::string> seeds = SeedsOf(start);
+  ASSERT_GE(seeds.size(), whole);
+  for (std::size_t i = 0; i < seeds.size(); ++i) {
+    const Reading reading = read(seeds[i]);
+    EXPECT_EQ(reading.wrong, "") << seeds[i];
+    EXPECT_FALSE(i < whole && reading.refused) << seeds[i];
+  }
   const std::uint64_t seed = Seed();
-  Mutator mutator(seeds,
-                  {"0",
-                   "-1",
-                   "1",
-                   "9223372036854775807",
-                   "-9223372036854775808",
-                   "1e308",
-                   "nan",
-                   "inf",
-                   "0.1",
-                   "\"\"",
-                   "true",
-                   "[]",
-                   "{}",
-                   "[[]]",
-                   "\"1:100000000:+1\"",
-                   "\"1:9223372036854775807:*2\"",
-                   "\"8:1:*1\"",
-                   "\"::\"",
-                   "keys",
-                   "head_dim",
-                   "[axes]",
-                   "[[kernel]]",
-                   "[sweep]",
-                   "[input]",
-                   "kind = \"tensors\"",
-                   "name",
-                   "mask",
-                   "tiles",
-                   "pattern = \"fixed\"",
-                   "\n",
-                   "\"",
-                   "=",
-                   ",",
-                   "\xff",
-                   "*",
-                   "zip = [[\"keys\", \"queries\"]]",
-                   "1979-05-27"},
-                  seed);
-  Fuzz(&mutator, seed, [&](const std::string& text) -> std::string {
-    const Experiment experiment = LoadExperiment(folder.Write("mutant.toml", text));
-    for (const Case& c : experiment.cases) {
-      Case back;
-      if (std::string wrong = FromJson(ToJson(c), &back); !wrong.empty()) return wrong;
-      if (Hash(back) != Hash(c)) return "a case that its own JSON does not give back";
-    }
-    return experiment.cases.empty() ? "no case, and no complaint" : "";
-  });
+  Mutator mutator(seeds, WordsOf(start), seed);
+  const double seconds = static_cast<double>(FromEnvironment("ATTNBENCH_FUZZ_SECONDS", 2));
+  const auto begin = Clock::now();
+  std::size_t inputs = 0, refused = 0;
+  for (; Since(begin) < seconds; ++inputs) {
+    const std::string text = mutator.Next();
+    const Reading reading = read(text);
+    refused += reading.refused;
+    ASSERT_EQ(reading.wrong, "") << "seed " << seed << ", input " << inputs << ":\n" << text;
+  }
+  std::printf("fuzzed %zu inputs from seed %llu, %zu of them refused\n", inputs,
+              static_cast<unsigned long long>(seed), refused);
+  EXPECT_GT(inputs, 0u);
 }
 
-TEST(FuzzFiles, RecordsOfAnyContentAreTakenUp) {
-  const TemporaryFolder folder;
-  // Two cases, and records of them as this build writes them.
-  const std::string file = folder.Write("small.toml",
-                                        "[axes]\nkeys = [16, 32]\nhead_dim = 8\n"
-                                        "[[kernel]]\nname = \"naive\"\n");
-  SweepRequest request;
-  request.experiment = file;
-  const SweepPlan plan = MakePlan(request);
-  const RunDirectory directory = RunDirectory::Create(folder.File("run"));
-  const std::string reference = Content(ATTNBENCH_SOURCE_DIR "/results/reference/records.jsonl");
-  std::string lines;
-  std::size_t begin = 0;
-  for (int i = 0; i < 12; ++i) {
-    const std::size_t end = reference.find('\n', begin);
-    nlohmann::json record = nlohmann::json::parse(reference.substr(begin, end - begin));
-    record["case"] = plan.cases[static_cast<std::size_t>(i % 2)].hash;
-    record["build"] = BuildId();
-    record["samples_ns"] = {1, 2, 3};
-    lines += RecordLine(record);
-    begin = end + 1;
+TEST(FuzzFiles, AnExperimentIsReadOrRefusedWithOneLine) {
+  Fuzz(ExperimentStart(), ExperimentReader(), 4);
+}
+
+TEST(FuzzFiles, RecordsOfAnyContentAreTakenUp) { Fuzz(RecordsStart(), RecordsReader(), 3); }
+
+TEST(FuzzFiles, DictionariesAreReadAsTheFuzzersReadThem) {
+  for (const FuzzStart& start : {ExperimentStart(), RecordsStart()}) {
+    const std::vector<std::string> words = WordsOf(start);
+    for (const char* word : {"\n", "\"", "\"\"", "-1"})
+      EXPECT_NE(std::find(words.begin(), words.end(), word), words.end()) << word;
+    for (const std::string& word : words) EXPECT_EQ(word.find('\\'), std::string::npos) << word;
   }
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> silent(std::fopen("/dev/null", "w"),
-                                                               std::fclose);
-  Progress progress(silent.get());
-  const std::uint64_t seed = Seed();
-  Mutator mutator({lines},
-                  {"null",
-                   "-1",
-                   "1e999",
-                   "[]",
-                   "{}",
-                   "\"\"",
-                   "true",
-                   "\"slowed\"",
-                   "\"round\":",
-                   "\"case\":",
-                   "\"status\":",
-                   "\"flags\":",
-                   "\"median_ns\":",
-                   "99999999999999999999",
-                   "\n",
-                   "\"",
-                   "{",
-                   "}",
-                   ",",
-                   "\xff\xfe"},
-                  seed);
-  const double seconds = static_cast<double>(FromEnvironment("ATTNBENCH_FUZZ_SECONDS", 2));
-  std::size_t inputs = 0;
-  for (const auto started = Clock::now(); Since(started) < seconds; ++inputs) {
-    const std::string text = mutator.Next();
-    folder.Write("run/records.jsonl", text);
-    Side side(plan, directory, {"", "", BuildId(), "session", 1}, &progress);
-    ASSERT_NO_THROW(side.TakeUp()) << "seed " << seed << ":\n" << text;
-    ASSERT_NO_THROW(side.Slowed()) << "seed " << seed << ":\n" << text;
-    const RecordsRead read = ReadRecords(folder.File("run/records.jsonl"));
-    ASSERT_EQ(read.torn_bytes, 0u) << "seed " << seed << ":\n" << text;
-  }
-  std::printf("fuzzed %zu record files from seed %llu\n", inputs,
-              static_cast<unsigned long long>(seed));
 }
 
 }  // namespace

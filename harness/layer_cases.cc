@@ -76,7 +76,7 @@ std::vector<EdgeCase> LayerCases() {
 
 EdgeCase FuzzLayerCase(std::uint64_t seed) {
   Random random(seed);
-  EdgeCase c{.group = "layer_fuzz", .seed = seed};
+  EdgeCase c{.group = "layer_fuzz", .seed = seed, .random = true};
   Problem& p = c.problem;
   p.batch = random.Between(1, 3);
   p.kv_heads = random.Between(1, 3);

@@ -57,7 +57,7 @@ std::string Family(const Case& c) {
 }
 
 void TimePredictor::Learn(const std::string& family, double work, double run_s, Index keys) {
-  families_[family].insert({work, {run_s, keys}});
+  families_[family].insert_or_assign(work, Measured{run_s, keys});
 }
 
 std::optional<TimePredictor::Prediction> TimePredictor::FromSmaller(const std::string& family,

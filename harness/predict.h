@@ -44,7 +44,7 @@ class TimePredictor {
     double run_s;
     Index keys;
   };
-  std::map<std::string, std::multimap<double, Measured>> families_;  // by work
+  std::map<std::string, std::map<double, Measured>> families_;  // the last, by work
 };
 
 // "48.4 GiB", "0.25 ms": three digits and a unit.

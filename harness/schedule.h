@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,26 @@ std::vector<std::size_t> RoundOrder(const std::vector<Planned>& cases, int round
 // heaviest problems are parted first, and with whole_problems none.
 std::vector<Case> Shard(const std::vector<Planned>& cases, int index, int count,
                         bool whole_problems);
+
+// Rounds that are done. Few come out of turn, so that the set stays small however many there are.
+class Rounds {
+ public:
+  void Insert(int round) {
+    if (Contains(round)) return;
+    out_of_turn_.insert(round);
+    for (; out_of_turn_.erase(first_) > 0; ++first_) {
+    }
+  }
+  bool Contains(int round) const {
+    return (round >= 0 && round < first_) || out_of_turn_.count(round) > 0;
+  }
+  int size() const { return first_ + static_cast<int>(out_of_turn_.size()); }
+  std::size_t kept() const { return out_of_turn_.size(); }
+
+ private:
+  int first_ = 0;  // that is not done
+  std::set<int> out_of_turn_;
+};
 
 // Visits that are still to come: a case's first (with its check and its memory pass) and the later.
 struct Visits {

@@ -140,6 +140,18 @@ TEST(Budget, GivesEveryVisitItsShareOfWhatIsLeft) {
   EXPECT_EQ(Budget(0, 1).Slice(1e9, {.first = 1, .later = 1, .runs_s = 1e9}), 1) << "no limit";
 }
 
+TEST(Rounds, NoneIsKeptTwiceAndThoseInTurnAreNotKeptAtAll) {
+  Rounds rounds;
+  for (const int round : {3, 0, -2, 1, 3, 0}) rounds.Insert(round);
+  EXPECT_EQ(rounds.size(), 4);
+  EXPECT_EQ(rounds.kept(), 2u);
+  for (const int round : {-2, 0, 1, 3}) EXPECT_TRUE(rounds.Contains(round)) << round;
+  for (const int round : {-1, 2, 4}) EXPECT_FALSE(rounds.Contains(round)) << round;
+  for (int round = 2; round < 1000; ++round) rounds.Insert(round);
+  EXPECT_EQ(rounds.size(), 1001);
+  EXPECT_EQ(rounds.kept(), 1u);  // -2
+}
+
 TEST(Guard, PredictsTimeFromTheNearestSmallerSizeOfTheSameFamily) {
   TimePredictor predictor;
   EXPECT_FALSE(predictor.FromSmaller("f", 100));
@@ -150,6 +162,8 @@ TEST(Guard, PredictsTimeFromTheNearestSmallerSizeOfTheSameFamily) {
   EXPECT_DOUBLE_EQ(predictor.FromSmaller("f", 500)->run_s, 5.0);
   EXPECT_DOUBLE_EQ(predictor.FromSmaller("f", 4000)->run_s, 48.0);
   EXPECT_EQ(predictor.FromSmaller("f", 4000)->from_keys, 30);
+  predictor.Learn("f", 1000, 10.0, 30);
+  EXPECT_DOUBLE_EQ(predictor.FromSmaller("f", 4000)->run_s, 40.0) << "the last measurement";
 }
 
 TEST(Guard, SkipsWithThePredictionInTheReason) {

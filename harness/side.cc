@@ -84,7 +84,7 @@ void Side::TakeUp() {
     }
     ++taken;
     const int round = record["round"];
-    state.rounds.insert(round);
+    state.rounds.Insert(round);
     Absorb(record, &state);
     const std::vector<std::string> flags = FlagsOf(record);
     const auto flagged = [&](const char* flag) {
@@ -123,7 +123,7 @@ void Side::Absorb(const json& record, State* state) {
 }
 
 bool Side::Due(std::size_t i, int round) const {
-  return !states_[i].settled && !states_[i].rounds.count(round);
+  return !states_[i].settled && !states_[i].rounds.Contains(round);
 }
 
 bool Side::RoundFits(const std::vector<std::size_t>& todo) const {
@@ -155,8 +155,7 @@ Visits Side::LeftInAll() const {
   Visits left;
   for (const State& state : states_) {
     if (state.settled) continue;
-    const int later =
-        plan_.settings.rounds - static_cast<int>(state.rounds.size()) - !state.checked;
+    const int later = plan_.settings.rounds - state.rounds.size() - !state.checked;
     left.later += static_cast<std::size_t>(std::max(0, later));
     left.first += !state.checked;
     left.runs_s += state.run_s *
@@ -199,7 +198,7 @@ bool Side::Visit(std::size_t i, int round, bool repeated) {
   ++visited_;
   ++(repeated ? repeated_ : measured_);
   ++counts_[record["status"]];
-  state.rounds.insert(round);
+  state.rounds.Insert(round);
   Absorb(record, &state);
   if (state.checked) budget_.Learn(first, wall_s, state.run_s, slice);
   progress_.End(record);
@@ -240,7 +239,7 @@ void Side::NotePace(std::size_t i, int round, json* record) {
   double& best = best_ceiling_[CeilingOf(states_[i].planned.c)];
   best = std::max(best, ceiling);
   if (ceiling < kSlowed * best) (*record)["flags"].push_back("slowed");
-  paces_[{i, round}] = {i, round, ceiling};
+  if (plan_.settings.repeat_slowed) paces_[{i, round}] = {i, round, ceiling};
 }
 
 std::vector<std::pair<std::size_t, int>> Side::Slowed() const {

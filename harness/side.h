@@ -6,7 +6,6 @@
 #include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,7 +40,8 @@ class Side {
   // False when interrupted. A repeated visit has its record already, and gets another.
   bool Visit(std::size_t i, int round, bool repeated = false);
   // Visits (case, round) during which the machine was slower than at its best by over a tenth,
-  // slowest first, at most a quarter of all: beyond that the machine is what it is.
+  // slowest first, at most a quarter of all: beyond that the machine is what it is. Remembered only
+  // if the experiment repeats them.
   std::vector<std::pair<std::size_t, int>> Slowed() const;
   // Whether a repetition of this case still fits the budget.
   bool RepetitionFits(std::size_t i) const;
@@ -56,7 +56,7 @@ class Side {
   struct State {
     Planned planned;
     Demand demand;
-    std::set<int> rounds;  // that have their record
+    Rounds rounds;         // that have their record
     bool settled = false;  // refused, skipped, incorrect, failed, timeout: not visited again
     bool checked = false;
     nlohmann::json carried = nlohmann::json::object();

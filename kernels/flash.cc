@@ -102,8 +102,10 @@ AttendOptions OptionsOf(const Problem& p, const Options& options) {
 
 std::string Refuse(const Problem& p, const Options& options) {
   if (p.keys >= std::numeric_limits<std::int32_t>::max()) return "2^31 keys or more";
-  if (const Index degree = options["exp_degree"]; degree == 1 || degree == 2)
-    return "exp_degree must be 0 or 3 ... 5";
+  const Index degree = options["exp_degree"], least = p.dtype == DType::kBF16 ? 3 : 5;
+  if (degree != 0 && degree < least)
+    return "exp_degree must be 0 or at least " + std::to_string(least) + ", is " +
+           std::to_string(degree);
   return Unserved(p, {.bf16 = true, .bias = true, .key_lengths = true});
 }
 
@@ -114,7 +116,8 @@ ATTN_KERNEL(
             {{"key_block", 128, 16, 1024, "keys whose scores are in flight at once"},
              {"group", 0, 0, kMostBlocks,
               "blocks of queries that take turns at a chunk of the keys; 0: what the cache holds"},
-             {"exp_degree", 0, 0, 5, "degree of 2^x's polynomial, 3 ... 5; 0: f32 5, bf16 3"},
+             {"exp_degree", 0, 0, 5,
+              "degree of 2^x's polynomial, bf16 3 ... 5, f32 5; 0: the least"},
              {"lazy_max", 1, 0, 1, "1: rescale only when a score passes the maximum by 2^16"},
              {"pipelining", 1, 0, 1, "1: bf16's exponentials inside the next block's scores"},
              {"prefetch", 1, 0, 1,

@@ -57,3 +57,14 @@ def test_coverage_of_an_interval_that_is_too_narrow_would_be_seen() -> None:
     assert coverage.covered(lambda rng, _: rng.random() < 0.5, 200, 1) < coverage.WANTED[0]
     law = next(iter(coverage.LAWS.values()))
     assert coverage.draw(np.random.default_rng(1), *law).shape == (law[3], law[5])
+
+
+def test_the_ratio_of_two_processes_comes_with_students_interval() -> None:
+    hosts = studies.module("hosts")
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(200):
+        middle, low, high = hosts.interval(1.02 * np.exp(0.05 * rng.normal(size=12)))
+        assert low < middle < high
+        held += low <= 1.02 <= high
+    assert 180 <= held <= 199

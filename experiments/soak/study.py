@@ -24,6 +24,7 @@ rounds = 1000000
 repeat_slowed = false
 max_seconds_per_case = 0.005
 memory_budget_gib = 0.05
+timeout_s = 600  # the machine may be suspended meanwhile
 [axes]
 keys = [16, 64, 4096]
 head_dim = 16

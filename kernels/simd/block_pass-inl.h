@@ -179,7 +179,7 @@ void AttendGroup(const Problem& p, const AttendOptions& options, Runs runs,
 template <class Runs>
 void AttendBlocks(const Problem& p, const Inputs& in, const Output& out,
                   const AttendOptions& options, const Context& context, Runs runs) {
-  WithElement(p, [&](auto element) {
+  WithElement(p, [&, runs](auto element) {
     using T = decltype(element);
     Arena arena(context.workspace);
     const BlockPass<T> pass(p, options, &arena);

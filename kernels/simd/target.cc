@@ -16,6 +16,10 @@ const char* CompiledTarget() { return hwy::TargetName(HWY_TARGET); }
 }  // namespace attnbench
 HWY_AFTER_NAMESPACE();
 
+#if defined(HWY_COMPILE_ONLY_STATIC) && defined(__AVX2__) && HWY_STATIC_TARGET == HWY_SSE2
+#error "compiled for one instruction set, and Highway takes SSE2: for AVX2 it also needs -maes"
+#endif
+
 #if HWY_ONCE
 namespace attnbench {
 
