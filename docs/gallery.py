@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python docs/gallery.py` draws the reference run anew and writes docs/gallery.md from it."""
+"""`python docs/gallery.py` draws the reference runs anew and writes docs/gallery.md from them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from attnbench import report
 from attnbench.figures import FIGURES
 
 RUN = ROOT / "results" / "reference"
+PEERS = RUN / "peers"
+OF_PEERS = ("peers", "exactness")  # the rest is shown by the first run
 
 
-def draw(run: Path = RUN) -> None:
-    """Puts the figures, two columns wide, and the tables into the run."""
+def draw(run: Path, names: tuple[str, ...] = ()) -> None:
+    """Puts the figures (by default all), two columns wide, and the tables into the run."""
     with tempfile.TemporaryDirectory() as folder:
         report.write(report.read([str(run)]), Path(folder), formats=("pdf", "png", "tex"))
         for kind in ("figures", "tables"):
             shutil.rmtree(run / kind, ignore_errors=True)
             (run / kind).mkdir()
             for path in sorted((Path(folder) / kind).iterdir()):
-                if "-column" not in path.name:
+                wanted = kind == "tables" or not names or path.stem in names
+                if wanted and "-column" not in path.name:
                     shutil.copy(path, run / kind)
 
 
-def page(run: Path = RUN) -> str:
-    """The page's text, from the figures that lie in the run."""
+def page() -> str:
+    """The page's text, from the figures that lie in the runs."""
     lines = [
         "# Gallery",
         "",
-        "Every figure of the run that is committed in `results/reference`, a real one with its",
-        "environment file beside it. One command draws them and writes this page:",
+        "The figures of the runs that are committed in `results/reference`, real ones with their",
+        "environment files beside them. One command draws them and writes this page:",
         "",
         "```sh",
         ".venv/bin/python docs/gallery.py",
@@ -44,13 +47,17 @@ def page(run: Path = RUN) -> str:
         "`./attnbench report RUN` draws the same of any run: PDF, SVG and PNG, for one and for two",
         "columns, each with its data as CSV.",
     ]
-    for figure in FIGURES:
-        if (run / "figures" / f"{figure.name}.png").is_file():
-            lines += ["", f"## {figure.title}", "", figure.caption, "",
-                      f"![{figure.title}](../results/reference/figures/{figure.name}.png)"]  # fmt: skip
+    for run, command in ((RUN, "sweep"), (PEERS, "sweep experiments/peers.toml -a keys=2048")):
+        lines += ["", f"## `./attnbench {command}`"]
+        for figure in FIGURES:
+            path = run / "figures" / f"{figure.name}.png"
+            if path.is_file():
+                lines += ["", f"### {figure.title}", "", figure.caption, "",
+                          f"![{figure.title}](../{path.relative_to(ROOT)})"]  # fmt: skip
     return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
-    draw()
+    draw(RUN)
+    draw(PEERS, OF_PEERS)
     (ROOT / "docs" / "gallery.md").write_text(page(), encoding="utf-8")

@@ -33,6 +33,7 @@ FEWEST_SIZES = 4  # three parameters, one size left to contradict them
 FLAT_WITHIN = 2.0
 # An exponent whose 95 % interval is wider than this is none: n log n and n^3 would both lie in it.
 WIDEST_INTERVAL = 2.0
+NO_POWER = "no power"  # the last size stands apart from all others
 QUANTITIES = {"time": "median_ns", "memory": "peak_rss_bytes"}
 
 
@@ -290,7 +291,7 @@ def _describe(
         return row
     fit = fit_rounds(sizes, matrix.to_numpy(), resamples, seed)
     if fit.exponent > LARGEST_EXPONENT - 0.01:
-        row["note"] = "no power: the last size stands apart"
+        row["note"] = NO_POWER
         return row
     if fit.high - fit.low > WIDEST_INTERVAL:
         row["note"] = f"undetermined: [{fit.low:.2f}, {fit.high:.2f}]"

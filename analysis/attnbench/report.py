@@ -120,6 +120,8 @@ def fit_notes(run: Run) -> list[str]:
             f"undetermined: the interval is wider than {fit.WIDEST_INTERVAL:g}; the values spread too"
             " little or scatter too much."
         )
+    if any((frame["note"] == fit.NO_POWER).any() for frame in frames):
+        notes.append(f"{fit.NO_POWER}: the last size stands apart from all others.")
     if any(row[-1].endswith("*)") for table in run.exponents for row in table.rows):
         notes.append(
             f"* provisional: fewer than {fit.PROVISIONAL_BELOW} sizes"
