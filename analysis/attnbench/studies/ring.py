@@ -315,7 +315,8 @@ def _parts_picture(table: pd.DataFrame) -> Picture:
                 at.barh(place, width, left=left, color=COLORS[part], height=0.7)
                 left += width
             idle = 1e3 * row.seconds - left  # it has ended; others have not
-            at.barh(place, max(idle, 0), left=left, color=style.GRID, height=0.7)
+            if idle > 0:  # an empty bar would pin the axis' end to its own
+                at.barh(place, idle, left=left, color=style.GRID, height=0.7)
             note = "" if row.overlap else ", no overlap"
             note += "" if row.zigzag else ", rows in order"
             names.append(f"{row.kernel}{', causal' if row.causal else ''}{note}")
