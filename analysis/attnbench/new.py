@@ -171,7 +171,9 @@ def main(args: argparse.Namespace) -> int:
     if args.plugin:
         print(f"  {_cmake()} -S {name} -B {name}/build && {_cmake()} --build {name}/build")
     width = max(len(step) for step, _ in steps)
-    program = "./attnbench" if IN_TREE else "attnbench"
+    program = "attnbench"
+    if IN_TREE:
+        program = "./attnbench" if Path.cwd() == ROOT else str(ROOT / "attnbench")
     for step, words in steps:
         print(f"  {program} {step:{width}}  {words}")
     return 0
