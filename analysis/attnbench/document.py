@@ -193,7 +193,7 @@ def write_pdf(run: Run, path: Path, baseline: str | None = None) -> None:
                         BODY, style.FAINT)  # fmt: skip
         pages.table(tables.results(tables.digest(run.summary)))
         if named["peers"].rows:
-            pages.heading("Against peers")
+            pages.heading("Best of ours, best peer")
             pages.table(named["peers"])
         if run.grows:
             pages.heading("Growth")
@@ -246,7 +246,7 @@ def latex(run: Run, drawn: Sequence[str]) -> str:
     captions = {
         "machines": "The machines, and the roofs measured on each.",
         "summary": "The largest measured size of each series.",
-        "peers": "Against peers, problem by problem.",
+        "peers": "Best of ours, best peer, problem by problem.",
         "exponents": "Fitted growth of time and memory.",
         "crossings": "Where two variants change places.",
         "physical": "The physical model, $t = a + b n d^2 + c n^2 d$.",

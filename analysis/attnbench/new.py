@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -108,13 +109,13 @@ import attnbench
 @attnbench.kernel(
     name="{name}",
     idea="one line for lists and legends",
-    # What it solves exactly; all else is refused, by name. problem.admitted() holds any mask.
+    # What it solves exactly; all else is refused, by name. problem.admitted() holds the mask.
     refuse=attnbench.serves(
         dtypes=("f32",), patterns=("full", "local", "strided", "columns", "fixed"),
         causal="any", grouped_heads=True, sinks=True,
     ),
 )
-def {name}(q, k, v, problem):
+def attend(q, k, v, problem):
     """q [batch, heads, queries, head_dim], k and v [batch, kv_heads, keys, ...]: not to be written
     to. Returns a new [batch, heads, queries, v_dim] in their dtype; all of it is timed."""
     group = problem.heads // problem.kv_heads
@@ -168,12 +169,19 @@ def main(args: argparse.Namespace) -> int:
     steps = [(f"check -k {name}{given}", "compares it with the oracle over every edge shape"),
              (f"sweep -k {name}{given}", "measures it")]  # fmt: skip
     if args.plugin:
-        print(f"  cmake -S {name} -B {name}/build && cmake --build {name}/build")
+        print(f"  {_cmake()} -S {name} -B {name}/build && {_cmake()} --build {name}/build")
     width = max(len(step) for step, _ in steps)
-    program = "./attnbench" if IN_TREE else "attnbench"
+    program = "attnbench"
+    if IN_TREE:
+        program = "./attnbench" if Path.cwd() == ROOT else str(ROOT / "attnbench")
     for step, words in steps:
         print(f"  {program} {step:{width}}  {words}")
     return 0
+
+
+def _cmake() -> str:
+    """By name; where the system has none, the one that a clone's set-up installs."""
+    return "cmake" if shutil.which("cmake") or not IN_TREE else str(ROOT / ".venv/bin/cmake")
 
 
 def _error(message: str) -> int:

@@ -42,6 +42,7 @@ th { text-align: left; font-weight: 600; border-bottom: 1px solid var(--ink); ve
 th, td { padding: .2rem .9rem .2rem 0; white-space: nowrap; }
 td { border-bottom: 1px solid var(--grid); vertical-align: top; }
 td.wrap { white-space: normal; min-width: 18rem; } .num { text-align: right; }
+td:first-child:not(.num) { white-space: normal; min-width: 12rem; }
 figure { margin: .8rem 0; } figure svg { width: 100%; height: auto; display: block; }
 figure .narrow { display: none; }
 figcaption { font-size: 13px; max-width: 46rem; }
@@ -49,11 +50,12 @@ details > summary { cursor: pointer; color: var(--link); margin: .5rem 0; }
 pre { font-size: 12px; overflow-x: auto; background: var(--stripe); padding: .7rem; }
 @media (max-width: 560px) { figure .wide { display: none; } figure .narrow { display: block; }
   h1 { font-size: 1.4rem; } table { font-size: 12px; } th, td { padding-right: .55rem; }
-  td:first-child { white-space: normal; min-width: 6.5rem; overflow-wrap: anywhere; } }
+  td:first-child:not(.num) { min-width: 6.5rem; overflow-wrap: anywhere; } }
 @media print { :root { --ink: #000; --faint: #555; --grid: #ccc; --paper: #fff; --link: #000; LIGHT }
   nav, details:not([open]) { display: none; } body { max-width: none; padding: 0; font-size: 10pt; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; }
-  table { font-size: 8pt; } th, td { padding-right: .5rem; white-space: normal; } a { text-decoration: none; } }
+  table { font-size: 7.5pt; } th, td { padding-right: .5rem; white-space: normal; }
+  td.num { white-space: nowrap; } a { text-decoration: none; } }
 """
 
 
@@ -94,7 +96,7 @@ def render(run: Run, folder: Path, drawn: dict[str, tuple[str, str]], links: Lin
         sections.append(("machines", "Machines", _table(named["machines"])))
     sections.append(("results", "Results", everything + _links("tables/results", links.tables)))
     if named["peers"].rows:
-        sections.append(("peers", "Against peers", _table(named["peers"])))
+        sections.append(("best-peers", "Best of ours, best peer", _table(named["peers"])))
     if run.grows:
         body = "".join(map(_table, run.exponents))
         body += "".join(f"<p class=note>{_e(n)}</p>" for n in fit_notes(run))

@@ -201,6 +201,18 @@ def test_new_writes_a_kernel_once_and_refuses_other_names(tmp_path, monkeypatch,
     assert "NAME" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("found", "words"), [("/usr/bin/cmake", "  cmake -S"), (None, ".venv/bin/")]
+)
+def test_new_names_a_cmake_that_is_there(found, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(new.shutil, "which", lambda _: found)
+    arguments = {"name": "mine", "plugin": True, "python": False}
+    assert new.main(type("Arguments", (), arguments)()) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "mine/build &&" in line)
+    assert words in line and line.count("cmake -") == 2
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
 def test_a_new_kernel_compiles_as_it_is(tmp_path):
     path = tmp_path / "fresh.cc"

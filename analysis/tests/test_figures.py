@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import ENVIRONMENT, sweep, with_gaps, write_run
+from synthetic_runs import ENVIRONMENT, record, sweep, with_gaps, write_run
 
 from attnbench import figures, plot, records
 from attnbench.figures import FIGURES, _gaps, _speedup, style
@@ -126,6 +126,17 @@ def test_bandwidth_roofs_come_from_the_environment(tmp_path: Path) -> None:
     figure = next(f for f in FIGURES if f.name == "roofline")
     drawing = figures.draw(figure, frame, records.summarise(frame))
     assert drawing is not None and "DRAM 10 GB/s" in texts(drawing)
+
+
+def test_the_roofline_names_variants_that_look_alike_once(tmp_path: Path) -> None:
+    work = {"flops": 1e6, "exps": 1, "bytes": 1e6}
+    lines = sweep(kernels=("flash", "naive"), sizes=[256], rounds=1, useful=work)
+    causal = record("flash", 256, 64, 0, [1e6], case="flash-causal", useful=work)
+    causal["problem"]["mask"]["causal"] = True
+    frame = records.load(write_run(tmp_path / "run", [*lines, causal]))
+    assert frame["causal"].sum() == 1
+    (legend,) = figures.roofline(frame).figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == ["flash", "naive"]
 
 
 def plot_command(*arguments: str) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import attnbench
-from attnbench import plugin
+from attnbench import new, plugin
 from attnbench.peer import Problem
 from attnbench.places import PROGRAMS, ROOT
 
@@ -63,6 +63,17 @@ def test_a_decorated_function_computes_and_refuses_by_its_claims(tmp_path: Path)
     q, k, v = np.random.default_rng(0).standard_normal((3, 1, 2, 6, 4)).astype(np.float32)
     prepared = kernel.prepare(dense(), q, k, v, 1)
     prepared.run()
+    assert np.allclose(prepared.output(), attnbench.attention(q, k, v), atol=1e-5)
+
+
+# Also of names that mean something to Python, or to the file itself.
+@pytest.mark.parametrize("name", ["mine", "np", "lambda"])
+def test_what_new_writes_in_python_is_a_kernel_under_any_name(name: str, tmp_path: Path) -> None:
+    (kernel,) = plugin.load(written(tmp_path, new.PYTHON_TEMPLATE.format(name=name)))
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1, 2, 6, 4)).astype(np.float32)
+    prepared = kernel.prepare(dense(), q, k, v, 1)
+    prepared.run()
+    assert kernel.name == name
     assert np.allclose(prepared.output(), attnbench.attention(q, k, v), atol=1e-5)
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from synthetic_runs import record, sweep, with_gaps, write_run
 
-from attnbench import document, figures, peers, records, report, tables
+from attnbench import document, figures, page, peers, records, report, tables
 from attnbench import format as text
 
 
@@ -242,6 +243,21 @@ def test_peers_are_compared_with_the_best_of_ours_problem_by_problem(tmp_path: P
     with pytest.raises(ValueError, match="beside peers, a baseline that is named"):
         figures.speedup(frame)
     assert figures.speedup(frame, baseline="torch_sdpa").data["speedup"].min() < 0.52
+
+
+def test_a_page_with_peers_names_each_section_once_and_every_kernel(tmp_path: Path) -> None:
+    lines = sweep(kernels=["naive", "flash"], sizes=[256, 512], rounds=2)
+    lines = [line for line in lines if line["case"] != "naive-512-64"]
+    lines += [record("sdpa", n, 64, r, [2e6], host="python") for n in (256, 512) for r in (0, 1)]
+    run = report.read([str(write_run(tmp_path / "run", lines))])
+    drawing = figures.peers(run.records)
+    words = [text.get_text() for text in drawing.figure.findobj(Text)]
+    assert words.count("not run") == 1, "naive at 512"
+    (tmp_path / "peers.csv").write_text(drawing.data.to_csv())
+    drawn = {"peers": ("<svg></svg>", "<svg></svg>")}
+    made = page.render(run, tmp_path, drawn, page.Links((), ()))
+    for found in (re.findall(r'<h2 id="([^"]*)', made), re.findall(r"<h2[^>]*>([^<]*)", made)):
+        assert len(set(found)) == len(found) > 4
 
 
 def test_without_peers_there_is_nothing_to_compare_with(tmp_path: Path) -> None:

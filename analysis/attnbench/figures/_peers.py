@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from attnbench import peers as measured
 from attnbench import variants
@@ -47,6 +48,8 @@ def peers(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
         for row, kernel in enumerate(order):
             if kernel in own.index:
                 _bar(panel, row, own.loc[kernel], marks[kernel])
+            else:
+                _words(panel, row, "not run")
         panel.axvline(1, color=style.FAINT, lw=0.8)
         panel.grid(axis="y", visible=False)
         panel.set_yticks(range(len(order)), order)
@@ -59,16 +62,21 @@ def peers(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
             panel.set_xlabel("speed / best peer")
     for i in range(len(keys), across * down):
         axes[i // across][i % across].set_axis_off()
+    axes[0][0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0][0].set_xlim(0, 1.75 * data["high"].fillna(data["speed"]).max())
     table = data[["kernel", "host", *(c for c in _NAMES if c in data), "mask", "dtype", "status", "speed", "low",
                   "high", "percent_of_ceiling"]]  # fmt: skip
     return style.Drawing(style.finish(figure, summary), table)
 
 
+def _words(panel: Axes, row: int, words: str) -> None:
+    panel.annotate(words, (0, row), xytext=(3, 0), textcoords="offset points", va="center",
+                   color=style.FAINT, fontsize="small")  # fmt: skip
+
+
 def _bar(panel: Axes, row: int, case: pd.Series, mark: style.Mark) -> None:
     if not case["speed"] > 0:
-        panel.annotate(case["status"], (0, row), xytext=(3, 0), textcoords="offset points",
-                       va="center", color=style.FAINT, fontsize="small")  # fmt: skip
+        _words(panel, row, case["status"])
         return
     panel.barh(row, case["speed"], height=0.66, color=mark.color)
     if case["low"] > 0:

@@ -70,8 +70,10 @@ def roofline(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> s
         panel.set_ylim(good["gflops"].min() / 1.8, highest * 1.9)
         style.unit_ticks(panel, lambda v: f"{v:g}", "x")
         style.unit_ticks(panel, lambda v: f"{v:g}")
-    drawn = dict.fromkeys(good["label"])
-    handles: list[Any] = [style.handle(label, marks[label], linestyle="none") for label in drawn]
+    handles: list[Any] = []  # variants of a kernel look alike here: one entry for all of them
+    for kernel, labels in good.groupby("kernel", sort=False)["label"].unique().items():
+        name = labels[0] if len(labels) == 1 else str(kernel)
+        handles.append(style.handle(name, marks[labels[0]], linestyle="none"))
     columns = [*machines, "label", "keys", "head_dim", "d_model", "intensity", "gflops",
                "ceiling_gflops", "ceiling_gbps", "fraction_of_ceiling"]  # fmt: skip
     return style.Drawing(style.finish(figure, summary, handles), good[columns])
