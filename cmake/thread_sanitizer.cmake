@@ -12,8 +12,8 @@ endif()
 set_target_properties(OpenMP::OpenMP_CXX PROPERTIES
                       INTERFACE_LINK_LIBRARIES "${ATTNBENCH_LIBOMP};Threads::Threads")
 
-# attnbench_add_race_test(name [arguments of the harness]): its environment is what Archer needs. LLVM's
-# threads would wait busily for 0.2 s after every parallel region.
+# attnbench_add_race_test(name [arguments of the harness]): its environment is what Archer needs.
+# LLVM's threads would wait busily for 0.2 s after every parallel region.
 function(attnbench_add_race_test name)
   add_test(NAME ${name} COMMAND attnbench-harness ${ARGN})
   set_tests_properties(

@@ -2,9 +2,10 @@
 """The measuring process for kernels hosted in Python: ``python -m attnbench.host``.
 
 Puts every peer of ``kernels/peers/``, and the kernels of each ``--plugin FILE``, into the registry
-of ``attnbench._core``, beside the C++ kernels that the extension holds, then hands over to the same loop that the native child runs:
-requests on standard input, one JSON line each, replies on standard output. Checks, timing and
-records are the C++ ones; here are only the settings that a process with many libraries needs.
+of ``attnbench._core``, beside the C++ kernels that the extension holds, then hands over to the same
+loop that the native child runs: requests on standard input, one JSON line each, replies on standard
+output. Checks, timing and records are the C++ ones; here are only the settings that a process with
+many libraries needs.
 ``--check`` compares with the oracle instead of measuring; ``--list`` says what a file declares.
 """
 

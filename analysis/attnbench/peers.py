@@ -14,9 +14,10 @@ import pandas as pd
 
 from attnbench import records, variants
 
-# What makes two cases the same problem on the same input, solved under the same conditions.
-_PROBLEM = [*variants.SIZES, "dtype", "score", "pattern", "window", "stride", "offset",
-            "mask_columns", "sinks", "causal", "softcap", "threads", "cache"]  # fmt: skip
+# What makes two cases the same problem on the same input, solved under the same conditions: what
+# the words for a mask tell, and what they do not.
+_MASK = ("pattern", "window", "stride", "mask_columns", "sinks", "causal")
+_CONDITIONS = (*variants.SIZES, "offset", "score", "softcap", "threads", "cache")
 
 
 def against_peers(
@@ -34,8 +35,8 @@ def against_peers(
     for problem, group in _problems(summary):
         hosted = group["host"] == "python"
         own, theirs = _fastest(group[~hosted]), _fastest(group[hosted])
-        row = problem | {"ours": "", "ours_ns": np.nan, "peer": "", "peer_ns": np.nan, "ratio": np.nan,
-                "low": np.nan, "high": np.nan}  # fmt: skip
+        row = problem | {"ours": "", "ours_ns": np.nan, "peer": "", "peer_ns": np.nan,
+                         "ratio": np.nan, "low": np.nan, "high": np.nan}  # fmt: skip
         for side, case in (("ours", own), ("peer", theirs)):
             if case is not None:
                 row |= {side: case["kernel"], f"{side}_ns": case["median_ns"]}
@@ -50,12 +51,12 @@ def over_best_peer(
 ) -> pd.DataFrame:
     """One row a problem and kernel, ours and peers (a kernel's fastest variant, if measured).
 
-    Columns: the summary's, mask (words), speed (the time of the best peer over the kernel's, above
-    1 is faster), low, high, percent_of_ceiling. Problems that no peer solved have no rows; empty
-    frame where there are none.
+    Columns: the summary's, run (what the source is called), mask (words), speed (the time of the
+    best peer over the kernel's, above 1 is faster), low, high, percent_of_ceiling. Problems
+    that no peer solved have no rows; empty frame where there are none.
     """
     rng = np.random.default_rng(seed)
-    medians = _medians(frame)
+    medians, runs = _medians(frame), variants.source_names(summary)
     rows = []
     for problem, group in _problems(summary):
         best = _fastest(group[group["host"] == "python"])
@@ -69,15 +70,25 @@ def over_best_peer(
                 ratio, low, high = _ratio(medians, case, best, rng, resamples)
                 row |= {"speed": 1 / ratio, "low": 1 / high, "high": 1 / low,
                         "percent_of_ceiling": 100 * case["fraction_of_ceiling"]}  # fmt: skip
-            rows.append(row)
+            rows.append(row | {"run": runs[own["source"].iloc[0]]})
     return pd.DataFrame(rows)
+
+
+def problem_columns(data: pd.DataFrame) -> list[str]:
+    """What tells the problems of over_best_peer's rows apart: conditions that vary, mask, dtype."""
+    return [*variants.telling(data, ("run", *_CONDITIONS)), "mask", "dtype"]
+
+
+def beside_ours(summary: pd.DataFrame) -> bool:
+    """Whether both kernels hosted in Python and native ones are among the cases."""
+    return (summary["host"] == "python").nunique() == 2
 
 
 def _problems(summary: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
     """The problems, with their mask in words, that ours and peers were asked to solve."""
-    columns = ["source", *(c for c in _PROBLEM if c in summary)]
+    columns = ["source", *(c for c in (*_CONDITIONS, "dtype", *_MASK) if c in summary)]
     for key, group in summary.groupby(columns, sort=False, dropna=False):
-        if len(set(group["host"] == "python")) == 2:
+        if beside_ours(group):
             named = dict(zip(columns, key, strict=True))
             yield named | {"mask": variants.mask_label(group.iloc[0])}, group
 

@@ -36,24 +36,14 @@ _HEADS = {
     "input_layer": "layer",
     "input_head": "head",
 }
-_TIED = {"queries": "keys", "v_dim": "head_dim", "kv_heads": "heads"}
 
 
 def size_columns(summary: pd.DataFrame) -> list[str]:
     """n and d always, the other sizes where they vary and do not just follow another."""
 
-    def follows(column: str) -> bool:
-        tied = _TIED.get(column)
-        return tied is not None and bool((summary[column] == summary[tied]).all())
-
-    always = [
-        "keys",
-        *(c for c in ("head_dim", "d_model") if c in summary and summary[c].notna().any()),
-    ]
-    return [
-        c for c in SIZES if c in summary
-        and (c in always or (summary[c].nunique(dropna=False) > 1 and not follows(c)))
-    ]  # fmt: skip
+    widths = (c for c in ("head_dim", "d_model") if c in summary and summary[c].notna().any())
+    shown = {"keys", *widths, *variants.telling(summary, SIZES)}
+    return [c for c in SIZES if c in shown]
 
 
 def results(summary: pd.DataFrame) -> Table:

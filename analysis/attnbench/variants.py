@@ -7,6 +7,7 @@ dtype, threads, cache, input. Sizes are axes and stand in columns of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,8 @@ from attnbench import machine
 GROWTH = ("keys", "queries", "head_dim", "v_dim", "d_model", "heads", "kv_heads", "batch")
 # Where real inputs come from: axes too, but nothing grows along them.
 SIZES = (*GROWTH, "input_layer", "input_head")
+# Sizes that follow another in most sweeps, and are told only where they do not.
+_FOLLOWED = {"queries": "keys", "v_dim": "head_dim", "kv_heads": "heads"}
 
 # Columns that enter the label where they vary, and how.
 _VARYING = {
@@ -69,6 +72,14 @@ def _tiles(row: pd.Series | dict[str, Any]) -> str:
         if count := _whole(row.get(f"{name}_tiles")):
             parts.append(f"{count} {name}")
     return f"tiles of {_whole(row.get('tile'))}: {', '.join(parts)}"
+
+
+def telling(frame: pd.DataFrame, columns: Iterable[str]) -> list[str]:
+    """Those of `columns` that vary within the frame and do not just follow another size."""
+    return [
+        c for c in columns if c in frame and frame[c].nunique(dropna=False) > 1
+        and not (c in _FOLLOWED and (frame[c] == frame[_FOLLOWED[c]]).all())
+    ]  # fmt: skip
 
 
 def labels(frame: pd.DataFrame) -> pd.Series:

@@ -245,6 +245,18 @@ def test_peers_are_compared_with_the_best_of_ours_problem_by_problem(tmp_path: P
     assert figures.speedup(frame, baseline="torch_sdpa").data["speedup"].min() < 0.52
 
 
+def test_peers_of_several_runs_and_conditions_have_panels_of_their_own(tmp_path: Path) -> None:
+    runs = []
+    for cache, threads in (("warm", 1), ("cold", 1), ("warm", 2)):
+        lines = sweep(kernels=["naive", "flash"], sizes=[256], rounds=3)
+        hosted = [x | {"host": "python"} if x["kernel"] == "flash" else x for x in lines]
+        same = [x | {"cache": cache, "threads": threads} for x in hosted]
+        runs.append(str(write_run(tmp_path / f"{cache}{threads}", same)))
+    bars = figures.peers(report.read(runs).records).data
+    assert len(bars) == 6 and bars["run"].nunique() == 3
+    assert bars.groupby(["run", "cache", "threads"])["kernel"].nunique().to_list() == [2, 2, 2]
+
+
 def test_a_page_with_peers_names_each_section_once_and_every_kernel(tmp_path: Path) -> None:
     lines = sweep(kernels=["naive", "flash"], sizes=[256, 512], rounds=2)
     lines = [line for line in lines if line["case"] != "naive-512-64"]

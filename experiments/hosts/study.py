@@ -99,9 +99,8 @@ def a_round(rng: np.random.Generator) -> dict[str, dict[str, float]]:
 def interval(ratios: np.ndarray) -> tuple[float, float, float]:
     """Geometric mean over rounds and its 95 % interval by Student's t."""
     logs = np.log(ratios)
-    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
-    low, middle, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
-    return float(middle), float(low), float(high)
+    low, high = stats.ttest_1samp(logs, 0).confidence_interval()
+    return float(np.exp(logs.mean())), float(np.exp(low)), float(np.exp(high))
 
 
 def run(folder: Path, quick: bool) -> Finding:

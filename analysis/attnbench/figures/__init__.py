@@ -32,8 +32,10 @@ from attnbench.figures import (
 )
 from attnbench.figures.style import COLUMN_IN, WIDE_IN, Drawing
 
-__all__ = ["COLUMN_IN", "FIGURES", "WIDE_IN", "Drawing", "Figure", "draw", "exactness", "gaps",
-           "memory", "peers", "roofline", "sizes", "speedup", "threads", "time", "time_by_width"]  # fmt: skip
+__all__ = [
+    "COLUMN_IN", "FIGURES", "WIDE_IN", "Drawing", "Figure", "draw", "exactness", "gaps", "memory",
+    "peers", "roofline", "sizes", "speedup", "threads", "time", "time_by_width",
+]  # fmt: skip
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame, float], Drawing | None]
 
@@ -70,7 +72,8 @@ FIGURES = (
         "speedup", "Speed-up",
         "Time of the baseline over time of each variant, at the largest size at which the baseline"
         " was measured. A hatched bar solves another problem (mask, score or layer).",
-        "two variants, of which the baseline was measured; beside peers, a baseline that is named", _speedup.speedup,
+        "two variants, of which the baseline was measured; beside peers, a baseline that is named",
+        _speedup.speedup,
     ),
     Figure(
         "peers", "Against peers",
@@ -152,7 +155,7 @@ def memory(run: pd.DataFrame, width_in: float = WIDE_IN) -> Drawing:
 
 
 def speedup(run: pd.DataFrame, width_in: float = WIDE_IN, baseline: str | None = None) -> Drawing:
-    """Bars of speed-up over ``baseline``, a label of the summary; by default naive, or the slowest."""
+    """Bars of speed-up over ``baseline``, a label of the summary; else naive, or the slowest."""
     return _drawn("speedup", run, width_in, baseline)
 
 

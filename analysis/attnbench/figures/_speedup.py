@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attnbench import fit, variants
+from attnbench import fit, peers, variants
 from attnbench.figures import style
 from attnbench.format import significant
 from attnbench.variants import mask_label
@@ -74,7 +74,7 @@ def speedup(
     plain, machines = variants.by_machine(summary)
     if baseline:
         baseline = dict(zip(summary["label"], plain["label"], strict=True)).get(baseline, baseline)
-    elif len(set(plain["host"] == "python")) == 2:
+    elif peers.beside_ours(plain):
         return None  # the figure of the peers has what to compare with, problem by problem
     else:
         baseline = choose_baseline(plain)
@@ -134,8 +134,7 @@ def speedup(
 def _bar(panel: Axes, row: int, case: pd.Series | None, mark: style.Mark) -> None:
     if case is None or not case["speedup"] > 0:
         word = "not in the sweep" if case is None else case["status"]
-        panel.annotate(word, (1, row), xytext=(3, 0), textcoords="offset points", va="center",
-                       color=style.FAINT, fontsize="small")  # fmt: skip
+        style.beside(panel, 1, row, word, style.FAINT)
         return
     hatched = bool(case["other_problem"])
     panel.barh(row, case["speedup"] - 1, left=1, height=0.66, lw=0.7, edgecolor=mark.color,
@@ -143,5 +142,4 @@ def _bar(panel: Axes, row: int, case: pd.Series | None, mark: style.Mark) -> Non
     if case["speedup_low"] > 0:
         panel.hlines(row, case["speedup_low"], case["speedup_high"], color=style.INK, lw=0.8)
     end = max(np.nanmax([case["speedup"], case["speedup_high"]]), 1)
-    panel.annotate(f"{significant(case['speedup'], 3)}×", (end, row), xytext=(3, 0), va="center",
-                   textcoords="offset points", fontsize="small")  # fmt: skip
+    style.beside(panel, end, row, f"{significant(case['speedup'], 3)}×")

@@ -268,6 +268,12 @@ def fitting(title: str, width_in: float) -> str:
     return "\n".join(textwrap.wrap(title, max(letters, 8)))
 
 
+def beside(panel: Axes, x: float, row: float, words: str, color: str = INK) -> None:
+    """Small words to the right of where a horizontal bar ends."""
+    panel.annotate(words, (x, row), xytext=(3, 0), textcoords="offset points", va="center",
+                   color=color, fontsize="small")  # fmt: skip
+
+
 def row_labels(labels: list[str], width_in: float) -> tuple[list[str], float]:
     """The labels of rows beside a panel, in lines that leave it two thirds of the width, and how
     many times the height of one line the tallest takes."""
@@ -285,7 +291,7 @@ def facet_title(columns: list[str], key: tuple[Any, ...]) -> str:
     }
     return ", ".join(
         str(v)
-        if c == "machine"
+        if c in ("machine", "run", "mask", "dtype")
         else f"{names.get(c, c)} = {v:g}"
         if isinstance(v, float)
         else f"{names.get(c, c)} = {v}"

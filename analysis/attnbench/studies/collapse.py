@@ -137,7 +137,8 @@ def run(folder: Path, quick: bool) -> Finding:
     ]
     numbers = {
         "n": N, "model": MODEL, "heads": HEADS, "depth": DEPTH, "seeds": len(seeds),
-        "residuals": curves,         "real_residuals": whole, "real_residuals_without_skip": bare, "entropy_over_ln_n": heads,
+        "residuals": curves, "real_residuals": whole, "real_residuals_without_skip": bare,
+        "entropy_over_ln_n": heads,
     }  # fmt: skip
     return Finding(text, claims, numbers, [_depth(curves, whole, bare), _entropy(heads)])
 
