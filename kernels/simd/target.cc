@@ -19,6 +19,9 @@ HWY_AFTER_NAMESPACE();
 #if defined(HWY_COMPILE_ONLY_STATIC) && defined(__AVX2__) && HWY_STATIC_TARGET == HWY_SSE2
 #error "compiled for one instruction set, and Highway takes SSE2: for AVX2 it also needs -maes"
 #endif
+#if defined(HWY_COMPILE_ONLY_STATIC) && defined(__AVX512BF16__) && HWY_STATIC_TARGET > HWY_AVX3_ZEN4
+#error "compiled for one instruction set without bf16 dots: it also needs -DHWY_WANT_AVX3_ZEN4"
+#endif
 
 #if HWY_ONCE
 namespace attnbench {
