@@ -139,7 +139,8 @@ def summarise(records: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd
     summary = pd.DataFrame(rows)
     summary.attrs = dict(records.attrs)
     summary["label"] = variants.labels(summary)
-    order = ["label", "batch", "heads", "head_dim", "d_model", "queries", "keys", "case"]
+    order = ["label", "input_layer", "input_head", *reversed(variants.GROWTH), "case"]
+    order = [c for c in order if c in summary]
     return summary.sort_values(order, kind="stable").reset_index(drop=True)
 
 

@@ -78,7 +78,7 @@ def thread_table(summary: pd.DataFrame) -> Table:
 
 def physical_table(summary: pd.DataFrame) -> Table:
     """t = a + b n d^2 + c n^2 d of every dense variant that was measured over both n and d; the
-    share of n^2 d is that at the largest problem."""
+    share of n^2 d is that of the model's own time at the largest problem."""
     good = summary[(summary["status"] == "ok") & (summary["queries"] == summary["keys"])]
     good = good[good["pattern"] == "full"]
     rows = []
@@ -91,9 +91,10 @@ def physical_table(summary: pd.DataFrame) -> Table:
         n, d = own["keys"].to_numpy(float), own["head_dim"].to_numpy(float)
         time = own["median_ns"].to_numpy(float)
         a, b, c = fit.fit_shape(n, d, time)
-        error = np.abs((a + b * n * d**2 + c * n**2 * d) / time - 1)
+        model = a + b * n * d**2 + c * n**2 * d
+        error = np.abs(model / time - 1)
         largest = np.argmax(n * n * d)
-        share = c * n[largest] ** 2 * d[largest] / time[largest]
+        share = c * n[largest] ** 2 * d[largest] / model[largest]
         rows.append([
             own["label"].iloc[0], time_text(a), f"{b:.2e}", f"{c:.2e}", f"{100 * share:.0f} %",
             f"{b / c:.2g} d" if b > 0 and c > 0 else "", f"{100 * np.median(error):.0f} %",
