@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib
-import matplotlib.pyplot as plt
 from matplotlib.backends.backend_pdf import PdfFile, RendererPdf
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -122,7 +121,7 @@ class Pages:
         self.at += height + 0.25
 
     def write(self, path: Path, title: str) -> None:
-        """All pages into a file; closes the figures."""
+        """All pages into a file."""
         width, height = PAGE_IN
         file = PdfFile(path, metadata={"Title": title, "CreationDate": None})
         try:
@@ -134,7 +133,6 @@ class Pages:
                     renderer = RendererPdf(file, 72, height, width)
                     figure.draw(renderer)
                     renderer.finalize()
-                    plt.close(figure)
             file.finalize()
         finally:
             file.close()

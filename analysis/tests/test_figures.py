@@ -7,10 +7,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from synthetic_runs import ENVIRONMENT, record, sweep, with_gaps, write_run
 
 from attnbench import figures, plot, records
@@ -32,7 +32,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Frames:
 
 
 def texts(drawing: style.Drawing) -> str:
-    return "\n".join(t.get_text() for t in drawing.figure.findobj(plt.Text))
+    return "\n".join(t.get_text() for t in drawing.figure.findobj(Text))
 
 
 @pytest.mark.parametrize("width_in", [figures.WIDE_IN, figures.COLUMN_IN])
@@ -68,7 +68,6 @@ def test_points_that_were_not_measured_are_in_the_growth_figure(frames: Frames) 
     assert drawn["blis_blocked", 32768, 64] == "lost"
     cases = frames[1]
     assert len(drawing.data) == len(cases[cases["status"] != "refused"])
-    plt.close(drawing.figure)
 
 
 def test_the_table_of_gaps_holds_every_case_that_has_no_figure(frames: Frames) -> None:
@@ -187,7 +186,6 @@ def test_a_figure_from_python_takes_the_records_or_a_selection_of_them(
     assert "speed-up over flash" in texts(over)
     for other in (figures.memory, figures.roofline, figures.exactness, figures.sizes, figures.gaps):
         assert len(other(records_only).data)
-    plt.close("all")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +200,6 @@ def test_a_figure_from_python_says_what_is_wrong(
 ) -> None:
     with pytest.raises(ValueError, match=rf"^{words}"):
         call(frames[0])
-    plt.close("all")
 
 
 def test_a_figure_moves_onto_a_page_in_its_own_size(frames: Frames) -> None:
@@ -220,7 +217,6 @@ def test_a_figure_moves_onto_a_page_in_its_own_size(frames: Frames) -> None:
     assert inches() == pytest.approx(before)
     footer = drawing.figure.texts[0].get_position()
     assert (1 - footer[1]) * 11.69 == pytest.approx(2.0 + height, abs=0.05)
-    plt.close(drawing.figure)
 
 
 def test_all_heads_are_drawn_on_one_scale() -> None:
@@ -234,4 +230,3 @@ def test_all_heads_are_drawn_on_one_scale() -> None:
     for wrong in (weights[0, 0], weights * 2):
         with pytest.raises(ValueError, match=r"^weights: "):
             heatmap.plot_heads(wrong)
-    plt.close("all")

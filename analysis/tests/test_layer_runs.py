@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from synthetic_runs import record, write_run
@@ -84,4 +83,3 @@ def test_the_report_shows_both(run: Path) -> None:
         assert drawing is not None
         assert len(drawing.data) == 2 * len(sizes)  # one panel, and nothing of the other sweep
         assert set(drawing.data[over]) == set(sizes)
-        plt.close(drawing.figure)

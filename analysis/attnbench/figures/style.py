@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 import pandas as pd
@@ -51,7 +50,7 @@ class Drawing:
     data: pd.DataFrame
 
     def save(self, path: str | Path) -> list[Path]:
-        """Writes the figure (.pdf, .png or .svg) and its data beside it as CSV; closes the figure.
+        """Writes the figure (.pdf, .png or .svg) and its data beside it as CSV.
 
         Raises ValueError on another suffix.
         """
@@ -120,12 +119,10 @@ def rc(width_in: float) -> Iterator[None]:
 def canvas(
     width_in: float, rows: int = 1, columns: int = 1, panel_in: float = 2.4, **subplots: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of rows x columns panels, each panel_in high; axes as a 2-d array."""
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width_in, panel_in * rows), squeeze=False,
-        layout="constrained", **subplots,
-    )  # fmt: skip
-    return figure, axes
+    """A figure of rows x columns panels, each panel_in high; axes as a 2-d array. Not one of
+    pyplot's, which keeps its figures until they are closed and shows them in notebooks again."""
+    figure = Figure(figsize=(width_in, panel_in * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
 
 
 def finish(figure: Figure, frame: pd.DataFrame | str, handles: list[Any] | None = None) -> Figure:
@@ -300,7 +297,7 @@ def facet_title(columns: list[str], key: tuple[Any, ...]) -> str:
 
 
 def save(drawing: Drawing, stem: Path, formats: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
-    """Writes stem.pdf, stem.png (on white), stem.svg (clear, for the page); closes the figure."""
+    """Writes stem.pdf, stem.png (on white), stem.svg (clear, for the page)."""
     figure = drawing.figure
     settle(figure)
     written = []
@@ -310,7 +307,6 @@ def save(drawing: Drawing, stem: Path, formats: tuple[str, ...] = ("pdf", "png")
         with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": stem.name}):
             _WRITERS[kind](figure, path)
         written.append(path)
-    plt.close(figure)
     return written
 
 
