@@ -45,6 +45,13 @@ def test_offline_names_what_is_missing_and_stops(bare):
     assert done.returncode == 1
     assert "--offline forbids downloads" in done.stderr
     assert not (bare / "results").exists()
+    # What was set up until then imports this tree's package.
+    find = "import importlib.util; print(importlib.util.find_spec('attnbench').origin)"
+    found = subprocess.run(
+        [bare / ".venv" / "bin" / "python", "-c", find], capture_output=True, text=True, cwd="/",
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )  # fmt: skip
+    assert found.stdout.strip() == str(bare / "analysis" / "attnbench" / "__init__.py")
 
 
 def test_help_of_every_command_needs_no_set_up(bare):
