@@ -111,7 +111,8 @@ def speedup(
         panel.set_yticks(range(len(order)), rows)
         panel.tick_params(axis="y", length=0)
         n = style.facet_title([over], (own[over].max(),))
-        panel.set_title(", ".join(t for t in (style.facet_title(facets, key), n) if t))
+        title = ", ".join(t for t in (style.facet_title(facets, key), n) if t)
+        panel.set_title(style.fitting(title, 0.75 * width_in / across))
         if i // across == down - 1:
             panel.set_xlabel(f"speed-up over {baseline}")
     for i in range(len(keys), across * down):
