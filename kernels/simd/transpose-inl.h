@@ -62,6 +62,14 @@ HWY_INLINE V RoundedBF16Bits(D32 d, V bits) {
   return hn::Add(bits, hn::Add(odd, hn::Set(d, 0x7fffu)));
 }
 
+// Says that a pointer may be anything now, so that sums of it and others are not kept beside it.
+template <class P>
+HWY_INLINE void Forget(P& pointer) {
+#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
+  asm("" : "+r"(pointer));
+#endif
+}
+
 // kLanes rows of memory a constant stride apart. Lanes from `count` on repeat the last row when
 // read, and are not written.
 template <class T>
@@ -77,20 +85,71 @@ struct LaneRows {
   }
 };
 
+// Where the rows of LaneRows go on, while their columns are walked through. Whole blocks of rows
+// are addressed by four pointers and two strides, as addresses add them up: with 16 pointers most
+// would be kept in vector registers, a move for each use.
+template <class T>
+class WholeRows {
+ public:
+  explicit WholeRows(const LaneRows<T>& rows)
+      : at_{rows.base, rows.base + rows.stride, rows.base + 2 * rows.stride,
+            rows.base + 3 * rows.stride},
+        stride4_(4 * rows.stride),
+        stride12_(12 * rows.stride) {}
+  template <int kLane>
+  HWY_INLINE T* Row() const {
+    return at_[kLane % 4] + (kLane / 4 == 3 ? stride12_ : kLane / 4 * stride4_);
+  }
+  template <int kLane>
+  static constexpr bool Has() {
+    return true;
+  }
+  HWY_INLINE void Move(Index columns) {
+    Unroll<4>([&](auto r) ATTNBENCH_INLINED {
+      at_[r] += columns;
+      Forget(at_[r]);
+    });
+  }
+
+ private:
+  T* at_[4];
+  Index stride4_, stride12_;
+};
+template <class T>
+class PartialRows {
+ public:
+  explicit PartialRows(const LaneRows<T>& rows) : rows_(rows) {}
+  template <int kLane>
+  HWY_INLINE T* Row() const {
+    return rows_.template Row<false>(kLane);
+  }
+  template <int kLane>
+  HWY_INLINE bool Has() const {
+    return kLane < rows_.count;
+  }
+  HWY_INLINE void Move(Index columns) { rows_.base += columns; }
+
+ private:
+  LaneRows<T> rows_;
+};
+// f of the one or the other.
+template <class T, class F>
+HWY_INLINE void WithRows(const LaneRows<T>& rows, F f) {
+  rows.count == kLanes ? f(WholeRows<T>(rows)) : f(PartialRows<T>(rows));
+}
+
 // The 16-byte pieces of rows 4 b + r, b = 0, 1, ..., as the blocks of one vector.
-template <bool kWhole, class T>
-HWY_INLINE VF GatherBlocks(const LaneRows<T>& rows, Index column, int r) {
-  const auto piece = [&](int b) ATTNBENCH_INLINED {
-    return Load4(rows.template Row<kWhole>(4 * b + r) + column);
-  };
+template <int r, class Rows, class LoadPiece>
+HWY_INLINE VF GatherBlocks(const Rows& rows, LoadPiece load) {
 #if HWY_MAX_BYTES == 16
-  return piece(0);
+  return load(rows.template Row<r>());
 #elif HWY_MAX_BYTES == 32
-  return hn::Combine(DF(), piece(1), piece(0));
+  return hn::Combine(DF(), load(rows.template Row<4 + r>()), load(rows.template Row<r>()));
 #else
   const hn::Full256<float> d8;
-  return hn::Combine(DF(), hn::Combine(d8, piece(3), piece(2)),
-                     hn::Combine(d8, piece(1), piece(0)));
+  return hn::Combine(
+      DF(), hn::Combine(d8, load(rows.template Row<12 + r>()), load(rows.template Row<8 + r>())),
+      hn::Combine(d8, load(rows.template Row<4 + r>()), load(rows.template Row<r>())));
 #endif
 }
 
@@ -107,67 +166,50 @@ HWY_INLINE void Transpose4x4(VF& a, VF& b, VF& c, VF& d) {
 }
 
 // to[c * stride + lane] = factor * row[lane][c] for c in [0, columns).
-template <bool kWhole, class T>
-HWY_INLINE void TransposeInAs(const LaneRows<const T>& rows, Index columns, float factor, float* to,
-                              Index stride) {
-  const VF f = hn::Set(DF(), factor);
-  Index c = 0;
-  for (; c + 4 <= columns; c += 4) {
-    VF v[4];
-    Unroll<4>([&](auto r) ATTNBENCH_INLINED { v[r] = GatherBlocks<kWhole>(rows, c, r); });
-    Transpose4x4(v[0], v[1], v[2], v[3]);
-    Unroll<4>([&](auto r)
-                  ATTNBENCH_INLINED { hn::StoreU(hn::Mul(v[r], f), DF(), to + (c + r) * stride); });
-  }
-  for (; c < columns; ++c)
-    for (int lane = 0; lane < kLanes; ++lane)
-      to[c * stride + lane] = factor * ToFloat(rows.template Row<false>(lane)[c]);
-}
 template <class T>
 HWY_INLINE void TransposeIn(const LaneRows<const T>& rows, Index columns, float factor, float* to,
                             Index stride) {
-  rows.count == kLanes ? TransposeInAs<true>(rows, columns, factor, to, stride)
-                       : TransposeInAs<false>(rows, columns, factor, to, stride);
+  WithRows(rows, [&](auto at) ATTNBENCH_INLINED {
+    const VF f = hn::Set(DF(), factor);
+    const auto load = [](const T* piece) ATTNBENCH_INLINED { return Load4(piece); };
+    for (Index c = 0; c + 4 <= columns; c += 4) {
+      VF v[4];
+      Unroll<4>([&](auto r) ATTNBENCH_INLINED { v[r] = GatherBlocks<r>(at, load); });
+      Transpose4x4(v[0], v[1], v[2], v[3]);
+      Unroll<4>([&](auto r) ATTNBENCH_INLINED {
+        hn::StoreU(hn::Mul(v[r], f), DF(), to + (c + r) * stride);
+      });
+      at.Move(4);
+    }
+  });
+  for (Index c = columns / 4 * 4; c < columns; ++c)
+    for (int lane = 0; lane < kLanes; ++lane)
+      to[c * stride + lane] = factor * ToFloat(rows.template Row<false>(lane)[c]);
 }
 
 // to[c * stride + lane] = the pair row[lane][2 c], row[lane][2 c + 1], for all pairs of `columns`
 // columns; an odd column is paired with zero.
-template <bool kWhole>
-HWY_INLINE void TransposePairsAs(const LaneRows<const BFloat16>& rows, Index columns, float* to,
-                                 Index stride) {
-  const auto words = [&](int r, Index c) ATTNBENCH_INLINED {
-    const auto piece = [&](int b) ATTNBENCH_INLINED {
-      const BFloat16* row = rows.template Row<kWhole>(4 * b + r) + 2 * c;
-      return Load4(reinterpret_cast<const float*>(row));
+HWY_INLINE void TransposePairs(const LaneRows<const BFloat16>& rows, Index columns, float* to,
+                               Index stride) {
+  WithRows(rows, [&](auto at) ATTNBENCH_INLINED {
+    const auto load = [](const BFloat16* piece) ATTNBENCH_INLINED {
+      return Load4(reinterpret_cast<const float*>(piece));
     };
-#if HWY_MAX_BYTES == 64
-    const hn::Full256<float> d8;
-    return hn::Combine(DF(), hn::Combine(d8, piece(3), piece(2)),
-                       hn::Combine(d8, piece(1), piece(0)));
-#else  // no target with bf16 dots has shorter vectors
-    (void)piece;
-    return hn::Zero(DF());
-#endif
-  };
-  Index c = 0;
-  for (; 2 * c + 8 <= columns; c += 4) {
-    VF v[4];
-    Unroll<4>([&](auto r) ATTNBENCH_INLINED { v[r] = words(r, c); });
-    Transpose4x4(v[0], v[1], v[2], v[3]);
-    Unroll<4>([&](auto r) ATTNBENCH_INLINED { hn::StoreU(v[r], DF(), to + (c + r) * stride); });
-  }
-  for (; 2 * c < columns; ++c) {
+    for (Index c = 0; 2 * c + 8 <= columns; c += 4) {
+      VF v[4];
+      Unroll<4>([&](auto r) ATTNBENCH_INLINED { v[r] = GatherBlocks<r>(at, load); });
+      Transpose4x4(v[0], v[1], v[2], v[3]);
+      Unroll<4>([&](auto r) ATTNBENCH_INLINED { hn::StoreU(v[r], DF(), to + (c + r) * stride); });
+      at.Move(8);
+    }
+  });
+  for (Index c = columns / 8 * 4; 2 * c < columns; ++c) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const BFloat16* row = rows.Row<false>(lane);
       const std::uint32_t high = 2 * c + 1 < columns ? row[2 * c + 1].bits : 0u;
       to[c * stride + lane] = std::bit_cast<float>(high << 16 | row[2 * c].bits);
     }
   }
-}
-HWY_INLINE void TransposePairs(const LaneRows<const BFloat16>& rows, Index columns, float* to,
-                               Index stride) {
-  rows.count == kLanes ? TransposePairsAs<true>(rows, columns, to, stride)
-                       : TransposePairsAs<false>(rows, columns, to, stride);
 }
 
 // The four columns c ... c + 3 of from, times factor, as rows: block b of v[r] is row 4 b + r.
@@ -178,66 +220,64 @@ HWY_INLINE void LoadTransposed(const float* from, Index stride, Index c, VF fact
   Transpose4x4(v[0], v[1], v[2], v[3]);
 }
 
-// row[lane][c] = factor[lane] * from[c * stride + lane]; the inverse of TransposeIn.
-template <bool kWhole>
-HWY_INLINE void TransposeOutAs(const float* from, Index stride, Index columns, VF factor,
-                               const LaneRows<float>& rows) {
-  Index c = 0;
-  for (; c + 4 <= columns; c += 4) {
-    VF v[4];
-    LoadTransposed(from, stride, c, factor, v);
-    Unroll<kLanes / 4>([&](auto b) ATTNBENCH_INLINED {
-      Unroll<4>([&](auto r) ATTNBENCH_INLINED {
-        if (kWhole || 4 * b + r < rows.count)
-          Store4(hn::ExtractBlock<b>(v[r]), rows.template Row<true>(4 * b + r) + c);
-      });
-    });
-  }
-  for (; c < columns; ++c) {
-    HWY_ALIGN float column[kLanes];
-    hn::Store(hn::Mul(hn::LoadU(DF(), from + c * stride), factor), DF(), column);
-    for (int lane = 0; lane < rows.count; ++lane) rows.Row<true>(lane)[c] = column[lane];
-  }
-}
-
-// Eight columns at a time: rounded as whole vectors, then two of them packed block by block, which
-// leaves 16 bytes of one row in each.
-template <bool kWhole>
-HWY_INLINE void TransposeOutAs(const float* from, Index stride, Index columns, VF factor,
-                               const LaneRows<BFloat16>& rows) {
-  const hn::RebindToUnsigned<DF> du;
-  const hn::RebindToSigned<DF> di;
+// Two vectors rounded to nearest even and packed block by block: what were 16 bytes of a row in
+// each are 16 bytes of it together.
+HWY_INLINE hn::Vec<hn::Repartition<std::uint16_t, DF>> RoundedBF16(VF a, VF b) {
   const hn::Repartition<std::uint16_t, DF> du16;
-  const auto high_half = [&](VF x) ATTNBENCH_INLINED {
-    return hn::BitCast(di, hn::ShiftRight<16>(RoundedBF16Bits(du, hn::BitCast(du, x))));
+#if HWY_TARGET <= HWY_AVX3_ZEN4
+  const hn::Repartition<hwy::bfloat16_t, DF> db;
+  const hn::Repartition<std::uint64_t, DF> du64;
+  alignas(64) static constexpr std::uint64_t kHalves[] = {0, 4, 1, 5, 2, 6, 3, 7};
+  const auto halves = hn::BitCast(du64, hn::ReorderDemote2To(db, a, b));  // in order, here
+  return hn::BitCast(du16, hn::TableLookupLanes(halves, hn::SetTableIndices(du64, kHalves)));
+#else
+  const auto high_half = [](VF x) ATTNBENCH_INLINED {
+    const hn::RebindToUnsigned<DF> du;
+    return hn::BitCast(hn::RebindToSigned<DF>(),
+                       hn::ShiftRight<16>(RoundedBF16Bits(du, hn::BitCast(du, x))));
   };
-  Index c = 0;
-  for (; c + 8 <= columns; c += 8) {
-    VF a[4], b[4];
-    LoadTransposed(from, stride, c, factor, a);
-    LoadTransposed(from, stride, c + 4, factor, b);
-    Unroll<4>([&](auto r) ATTNBENCH_INLINED {
-      const auto words = hn::ReorderDemote2To(du16, high_half(a[r]), high_half(b[r]));
-      Unroll<kLanes / 4>([&](auto block) ATTNBENCH_INLINED {
-        if (kWhole || 4 * block + r < rows.count)
-          hn::StoreU(hn::ExtractBlock<block>(words), hn::Full128<std::uint16_t>(),
-                     reinterpret_cast<std::uint16_t*>(rows.template Row<true>(4 * block + r) + c));
-      });
-    });
-  }
-  for (; c < columns; ++c) {
-    HWY_ALIGN float column[kLanes];
-    hn::Store(hn::Mul(hn::LoadU(DF(), from + c * stride), factor), DF(), column);
-    for (int lane = 0; lane < rows.count; ++lane)
-      rows.Row<true>(lane)[c] = BFloat16::FromFloat(column[lane]);
-  }
+  return hn::ReorderDemote2To(du16, high_half(a), high_half(b));
+#endif
 }
 
+// row[lane][c] = factor[lane] * from[c * stride + lane]; the inverse of TransposeIn.
 template <class T>
 HWY_INLINE void TransposeOut(const float* from, Index stride, Index columns, VF factor,
                              const LaneRows<T>& rows) {
-  rows.count == kLanes ? TransposeOutAs<true>(from, stride, columns, factor, rows)
-                       : TransposeOutAs<false>(from, stride, columns, factor, rows);
+  constexpr bool kBF16 = std::is_same_v<T, BFloat16>;
+  constexpr Index kStep = kBF16 ? 8 : 4;
+  WithRows(rows, [&](auto at) ATTNBENCH_INLINED {
+    for (Index c = 0; c + kStep <= columns; c += kStep) {
+      VF v[4], next[4];
+      LoadTransposed(from, stride, c, factor, v);
+      if constexpr (kBF16) LoadTransposed(from, stride, c + 4, factor, next);
+      Unroll<4>([&](auto r) ATTNBENCH_INLINED {
+        [[maybe_unused]] hn::Vec<hn::Repartition<std::uint16_t, DF>> words;
+        if constexpr (kBF16) words = RoundedBF16(v[r], next[r]);
+        Unroll<kLanes / 4>([&](auto b) ATTNBENCH_INLINED {
+          constexpr int kLane = 4 * b + r;
+          if (!at.template Has<kLane>()) return;
+          if constexpr (kBF16) {
+            hn::StoreU(hn::ExtractBlock<b>(words), hn::Full128<std::uint16_t>(),
+                       reinterpret_cast<std::uint16_t*>(at.template Row<kLane>()));
+          } else {
+            Store4(hn::ExtractBlock<b>(v[r]), at.template Row<kLane>());
+          }
+        });
+      });
+      at.Move(kStep);
+    }
+  });
+  for (Index c = columns / kStep * kStep; c < columns; ++c) {
+    HWY_ALIGN float column[kLanes];
+    hn::Store(hn::Mul(hn::LoadU(DF(), from + c * stride), factor), DF(), column);
+    for (int lane = 0; lane < rows.count; ++lane) {
+      if constexpr (kBF16)
+        rows.template Row<true>(lane)[c] = BFloat16::FromFloat(column[lane]);
+      else
+        rows.template Row<true>(lane)[c] = column[lane];
+    }
+  }
 }
 
 }  // namespace HWY_NAMESPACE
