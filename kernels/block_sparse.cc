@@ -27,9 +27,7 @@
 namespace attnbench {
 namespace {
 
-AttendOptions OptionsOf(const Problem& p, const Options& options) {
-  return {.key_block = options["key_block"], .exp_degree = p.dtype == DType::kBF16 ? 3 : 5};
-}
+AttendOptions OptionsOf(const Options& options) { return {.key_block = options["key_block"]}; }
 
 // Queries first_query, + classes, ... see keys among first_key, + classes, ... only.
 struct ClassOfRows {
@@ -105,7 +103,7 @@ struct Scratch {
 };
 
 std::size_t Workspace(const Problem& p, const Options& o, int threads) {
-  const AttendOptions options = OptionsOf(p, o);
+  const AttendOptions options = OptionsOf(o);
   if (Apart(p) == 1) return TilesWorkspace(p, options, threads);
   std::size_t most = 0;
   for (const ClassOfRows& c : ClassesOf(p))
@@ -134,7 +132,7 @@ void RunClass(const ClassOfRows& c, Index classes, const Problem& p, const Input
   if (out.lse) to.lse = scratch.lse;
   Context own = context;
   own.workspace = arena.Take<std::byte>(0);
-  AttendTiles(c.problem, mine, to, OptionsOf(p, *context.options), own, &c.plan);
+  AttendTiles(c.problem, mine, to, OptionsOf(*context.options), own, &c.plan);
   if (!out.lse) return;
   for (Index row = 0; row < p.batch * p.heads; ++row)
     for (Index i = 0; i < c.problem.queries; ++i)
@@ -145,7 +143,7 @@ void RunClass(const ClassOfRows& c, Index classes, const Problem& p, const Input
 void Run(const Problem& p, const Inputs& in, const Output& out, const Context& context) {
   const Classes& classes = *static_cast<const Classes*>(context.plan);
   if (classes.size() == 1) {
-    AttendTiles(p, in, out, OptionsOf(p, *context.options), context, &classes.front().plan);
+    AttendTiles(p, in, out, OptionsOf(*context.options), context, &classes.front().plan);
     return;
   }
   for (const ClassOfRows& c : classes) RunClass(c, std::ssize(classes), p, in, out, context);

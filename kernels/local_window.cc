@@ -55,9 +55,7 @@ HWY_EXPORT(WindowRun);
 HWY_EXPORT(WindowWorkspace);
 HWY_EXPORT(WindowCost);
 
-AttendOptions OptionsOf(const Problem& p, const Options& options) {
-  return {.key_block = options["key_block"], .exp_degree = p.dtype == DType::kBF16 ? 3 : 5};
-}
+AttendOptions OptionsOf(const Options& options) { return {.key_block = options["key_block"]}; }
 
 std::string Refuse(const Problem& p, const Options&) {
   if (p.keys >= std::numeric_limits<std::int32_t>::max()) return "2^31 keys or more";
@@ -75,11 +73,11 @@ ATTN_KERNEL(
                        const Options&) { return HWY_DYNAMIC_DISPATCH(WindowCost)(p); },
         .workspace =
             [](const Problem& p, const Options& o, int threads) {
-              return HWY_DYNAMIC_DISPATCH(WindowWorkspace)(p, OptionsOf(p, o), threads);
+              return HWY_DYNAMIC_DISPATCH(WindowWorkspace)(p, OptionsOf(o), threads);
             },
         .run =
             [](const Problem& p, const Inputs& in, const Output& out, const Context& c) {
-              HWY_DYNAMIC_DISPATCH(WindowRun)(p, in, out, OptionsOf(p, *c.options), c);
+              HWY_DYNAMIC_DISPATCH(WindowRun)(p, in, out, OptionsOf(*c.options), c);
             },
         .target = DispatchedTarget);
 

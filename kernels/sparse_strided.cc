@@ -336,9 +336,7 @@ HWY_EXPORT(SparseStridedRun);
 HWY_EXPORT(SparseStridedWorkspace);
 HWY_EXPORT(SparseStridedCost);
 
-AttendOptions OptionsOf(const Problem& p, const Options& options) {
-  return {.key_block = options["key_block"], .exp_degree = p.dtype == DType::kBF16 ? 3 : 5};
-}
+AttendOptions OptionsOf(const Options& options) { return {.key_block = options["key_block"]}; }
 
 std::string Refuse(const Problem& p, const Options&) {
   if (p.keys >= std::numeric_limits<std::int32_t>::max()) return "2^31 keys or more";
@@ -361,12 +359,12 @@ ATTN_KERNEL(
             },
         .workspace =
             [](const Problem& p, const Options& o, int threads) {
-              return HWY_DYNAMIC_DISPATCH(SparseStridedWorkspace)(p, OptionsOf(p, o),
-                                                                  o["lanes"] != 0, threads);
+              return HWY_DYNAMIC_DISPATCH(SparseStridedWorkspace)(p, OptionsOf(o), o["lanes"] != 0,
+                                                                  threads);
             },
         .run =
             [](const Problem& p, const Inputs& in, const Output& out, const Context& c) {
-              HWY_DYNAMIC_DISPATCH(SparseStridedRun)(p, in, out, OptionsOf(p, *c.options),
+              HWY_DYNAMIC_DISPATCH(SparseStridedRun)(p, in, out, OptionsOf(*c.options),
                                                      (*c.options)["lanes"] != 0, c);
             },
         .target = DispatchedTarget);

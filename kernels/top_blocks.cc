@@ -109,15 +109,13 @@ TileList Select(const Problem& p, const Inputs& in, const Context& context) {
   return list;
 }
 
-AttendOptions OptionsOf(const Problem& p, const Options& options) {
-  return {.key_block = options["key_block"], .exp_degree = p.dtype == DType::kBF16 ? 3 : 5};
-}
+AttendOptions OptionsOf(const Options& options) { return {.key_block = options["key_block"]}; }
 
 void Run(const Problem& p, const Inputs& in, const Output& out, const Context& context) {
   Problem sparse = p;  // the pointer owns nothing, so that nothing is allocated
   sparse.mask.pattern = Mask::Pattern::kTiles;
   sparse.mask.tiles = {std::shared_ptr<const TileList>(), context.selected};
-  AttendTiles(sparse, in, out, OptionsOf(p, *context.options), context, nullptr);
+  AttendTiles(sparse, in, out, OptionsOf(*context.options), context, nullptr);
 }
 
 // Pairs of the selected tiles, as far as they are known beforehand: edges count as whole.
@@ -150,7 +148,7 @@ ATTN_KERNEL(
                     {"key_block", 96, 16, 1024, "keys whose scores are in flight at once"}},
         .refuse = Refuse, .executed = Executed,
         .workspace = [](const Problem& p, const Options& o,
-                        int threads) { return TilesWorkspace(p, OptionsOf(p, o), threads); },
+                        int threads) { return TilesWorkspace(p, OptionsOf(o), threads); },
         .select = Select, .run = Run, .target = DispatchedTarget);
 
 }  // namespace

@@ -10,20 +10,20 @@
 //   a.Flush();                                // outputs are whole only now
 //
 // Or several blocks in turn, so that keys are used again while they are near:
-//     a.Open(slot, batch, head, first_query, rows);        // slot < options.group, for each block
+//     a.Open(slot, batch, head, first_query, rows);        // slot = FreeSlot(i), for each block i
 //     a.Resume(slot); a.Attend(...);                       // as often as there are keys
 //     a.Resume(slot); a.End();                             // for each
 //
 // A block may have any number of runs, from any sources, in any order; a key must not be attended
-// twice. Of bf16, work is pipelined one step deep, also from one block into the next: a source's
-// values must stay until the second Attend after it, or Flush. Outputs, lse, GQA, strides, dtype of
-// the output, rows without keys and non-finite rows are the engine's matter. If the inputs carry a
-// bias, rows of a source must be key indices.
+// twice. Where it gains, work is pipelined one step deep, also from one block into the next: a
+// source's values must stay until the second Attend after it, or Flush. Outputs, lse, GQA, strides,
+// dtype of the output, rows without keys and non-finite rows are the engine's matter. If the inputs
+// carry a bias, rows of a source must be key indices.
 //
-// A step is one block of keys: scores (ScoreTile), their masks and maximum, then the output product
-// (OutputTile) with the exponentials inside; pipelined, the scores with the exponentials of the
-// step before inside, then the output product of the step before. Either way the maximum is known
-// before its exponentials, nothing is ever redone.
+// A step is one block of keys: scores (ScoreTiles), their masks and maximum, then the output
+// product (OutputTile) with the exponentials inside; pipelined, the scores with the exponentials of
+// the step before inside, then the output product of the step before. Either way the maximum is
+// known before its exponentials, nothing is ever redone.
 //
 // The maximum is lazy: scores are kept relative to a per-query reference that starts at 0 and
 // moves only when a block passes it by 2^16 (or its first keys all lie under 2^-16).
@@ -60,7 +60,7 @@ class Attender {
            const AttendOptions& options, std::byte* workspace)
       : p_(problem), in_(inputs), options_(options), ends_(problem, inputs, output, options) {
     Arena arena(workspace);
-    for (int slot = 0; slot < std::max(2, options.group); ++slot)
+    for (int slot = 0; slot <= std::max(1, options.group); ++slot)
       ends_.Take(&arena, &blocks_[slot]);
     for (float*& s : scores_) s = arena.Take<float>(KeyBlock(options_) * kQueries);
     tail_ = arena.Take<T>(kRows * ends_.QueryWords() * W::kElements);
@@ -71,8 +71,12 @@ class Attender {
   }
   // Where blocks start and end, if not with queries and outputs.
   BlockEnds<T>& ends() { return ends_; }
-  // The blocks of the slots, for what attends several at once before they get keys of their own.
-  QueryBlock* blocks() { return blocks_; }
+  // The blocks of the slots, none of them pending, for what attends several at once before they get
+  // keys of their own.
+  QueryBlock* blocks() {
+    Drain();
+    return blocks_;
+  }
 
   // Starts the block of queries first, first + step, ..., `rows` <= kQueries of them; ends the one
   // before.
@@ -83,6 +87,10 @@ class Attender {
     Open(slot_, batch, head, first, rows, step);
     ExpectEnd(further);
   }
+
+  // The i-th slot without a step pending, for the next group of at most options.group blocks: the
+  // first scores of the next block then make the last probabilities of this one.
+  int FreeSlot(int i) const { return i + (pending_.block && pending_.block <= &blocks_[i]); }
 
   // The same beside the blocks of the other slots.
   void Open(int slot, Index batch, Index head, Index first, int rows, Index step = 1) {
@@ -140,7 +148,9 @@ class Attender {
  private:
   using W = Words<T>;
 
-  bool Pipelined() const { return W::kElements == 2 && options_.pipelining; }
+  // With 16 registers the exponentials would push accumulators out.
+  static constexpr bool kCanPipeline = W::kElements == 2 || HWY_TARGET <= HWY_AVX3;
+  bool Pipelined() const { return kCanPipeline && options_.pipelining; }
 
   struct Pending {
     QueryBlock* block = nullptr;
@@ -150,14 +160,14 @@ class Attender {
     WordSpan words = {};
   };
 
-  // Of this block's outputs and the next one's queries, and of later keys, the lines of a few rows:
-  // at once, they would keep the loads of keys waiting.
-  void FetchAhead() {
-    for (int i = 0; i < 4 && fetched_ < current_->rows; ++i, ++fetched_) {
+  // Of this block's outputs and the next one's queries, and of later keys, the lines of a few rows
+  // for each tile: at once, they would keep the loads of keys waiting.
+  void FetchAhead(Index tiles) {
+    for (Index i = 0; i < 1 * tiles && fetched_ < current_->rows; ++i, ++fetched_) {
       ends_.FetchOutput(*current_, fetched_);
       ends_.FetchInput(ahead_, fetched_);
     }
-    for (Index i = 0; i < later_rate_ && later_at_ < later_end_; ++i, ++later_at_) {
+    for (Index i = 0; i < later_rate_ * tiles && later_at_ < later_end_; ++i, ++later_at_) {
       FetchLines(later_.k + later_at_ * later_.k_stride, p_.head_dim * sizeof(T));
       FetchLines(later_.v + later_at_ * later_.v_stride, p_.v_dim * sizeof(T));
     }
@@ -171,10 +181,16 @@ class Attender {
     HWY_ALIGN float sum[kQueries];
     std::fill_n(max, kQueries, -HUGE_VALF);
     std::fill_n(sum, kQueries, 0.0f);
-    const ScoreRows rows{current_->q, current_->start, max, sum, ends_.LogitFactor(), {}};
+    const ScoreRows rows{
+        current_->q,
+        current_->start,
+        max,
+        sum,
+        ends_.LogitFactor(),
+        options_.prefetch ? kRows * source.k_stride * static_cast<Index>(sizeof(T)) : 0};
     const WordSpan span{std::clamp<Index>(run.both_begin - begin, 0, keys),
                         std::clamp<Index>(run.both_end - begin, 0, keys), keys};
-    WithDegree([&](auto degree) { Scores<degree>(source, begin, span, rows, s); });
+    WithForm([&](auto form) { Scores<form>(source, begin, span, rows, s); });
     Retire();
     const bool exact = W::kElements == 2 && keys < 64;
     for (int q = 0; q < kQueries; q += kLanes) PoisonSum(*current_, q, hn::Load(DF(), sum + q));
@@ -193,69 +209,78 @@ class Attender {
     if (!Pipelined()) Retire();
   }
 
+  // f of the form of the exponentials. What nobody measures is not compiled.
   template <class F>
-  void WithDegree(F f) const {
-    switch (options_.exp_degree) {
-      case 3:
-        return f(std::integral_constant<int, 3>());
-      case 4:
-        return f(std::integral_constant<int, 4>());
-      default:
-        return f(std::integral_constant<int, 5>());
+  void WithForm(F f) const {
+    using std::integral_constant;
+    const int form = options_.exp_form;
+    if constexpr (W::kElements == 2) {
+      if (form == 0 || form == kByTable + 1) return f(integral_constant<int, kByTable + 1>());
+      if (form == 3) return f(integral_constant<int, 3>());
+    } else if constexpr (kHasExpTable) {
+      if (form == 0 || form == kByTable + 3) return f(integral_constant<int, kByTable + 3>());
+      if (form == kByTable + 2) return f(integral_constant<int, kByTable + 2>());
+    } else {
+      if (p_.dtype == DType::kBF16) return f(integral_constant<int, 3>());
     }
+    f(integral_constant<int, 5>());
   }
 
   Index PendingWords() const { return Pipelined() && pending_.block ? pending_.words.end : 0; }
 
   // Scores of the new block into s, and probabilities of the pending one in place.
-  template <int kDegree>
+  template <int kForm>
   void Scores(const KeySource<T>& source, Index begin, const WordSpan& span, ScoreRows rows,
               float* s) {
     Work work{pending_.s, pending_.s};
     Index todo = PendingWords();
-    const Index words = ends_.QueryWords(), slots = words / W::kSlot, keys = span.end;
-    Index tiles = (keys + kRows - 1) / kRows;
-    for (Index j = 0; j < keys; j += kRows, --tiles) {
-      FetchAhead();
-      const T* k = source.k + (begin + j) * source.k_stride;
-      Index stride = source.k_stride;
-      rows.ahead = {k, 0};     // nothing: the lines are in use
-      if (keys - j < kRows) {  // the last row again and again: its score changes no maximum
-        stride = words * W::kElements;
-        for (Index r = 0; r < kRows; ++r)
-          std::copy_n(k + std::min(r, keys - j - 1) * source.k_stride, stride, tail_ + r * stride);
-        k = tail_;
-      } else if (options_.prefetch) {
-        rows.ahead = {k + kRows * stride, stride * static_cast<Index>(sizeof(T))};
+    const Index words = ends_.QueryWords(), slots = words / kSlot;
+    Index left = span.end / kRows;  // whole tiles to come
+    // `tiles` of them, of the vectors from `v` on; few at a time, to fetch between.
+    const auto run = [&](auto width, int v, Index at, Index tiles, const T* k, Index stride) {
+      while (tiles > 0) {
+        constexpr Index kTogether = 4;
+        Index count = std::min(tiles, kTogether);
+        const auto score = [&](auto rate) {
+          if (rate > 0) count = std::min(count, todo / (rate * slots));
+          FetchAhead(count);
+          work = ScoreTiles<T, width, rate, kForm>(rows.From(v), k, stride, words, count,
+                                                   s + at * kQueries + v * kLanes, work);
+          todo -= rate * slots * count;
+        };
+        // As many exponentials a slot as let the remaining tiles do them all.
+        using std::integral_constant;
+        const bool any = Pipelined() && slots > 0;
+        if (any && todo >= 4 * slots && todo > 2 * slots * left)
+          score(integral_constant<int, 4>());
+        else if (any && todo >= 2 * slots && todo > slots * left)
+          score(integral_constant<int, 2>());
+        else if (any && todo >= slots)
+          score(integral_constant<int, 1>());
+        else
+          score(integral_constant<int, 0>());
+        tiles -= count, left -= count, at += count * kRows, k += count * kRows * stride;
       }
-      const bool first_alone = j < span.both_begin, last_alone = j >= span.both_end;
-      const auto tile = [&](auto per_slot) {
-        if (first_alone || last_alone) {
-          constexpr int kWork = per_slot > 0 ? 1 : 0;
-          const int v = first_alone ? 0 : kVectors - 1;
-          work = ScoreTile<T, 1, kWork, kDegree>(rows.From(v), k, stride, words,
-                                                 s + j * kQueries + v * kLanes, work);
-          todo -= kWork * slots;
-        } else {
-          work = ScoreTile<T, kVectors, per_slot, kDegree>(rows, k, stride, words, s + j * kQueries,
-                                                           work);
-          todo -= per_slot * slots;
-        }
-      };
-      using std::integral_constant;
-      if constexpr (W::kElements == 1) {
-        tile(integral_constant<int, 0>());
-      } else if (todo < slots || slots == 0) {
-        tile(integral_constant<int, 0>());
-      } else if (todo >= 4 * slots && todo > 2 * slots * tiles) {
-        tile(integral_constant<int, 4>());
-      } else if (todo >= 2 * slots && todo > slots * tiles) {
-        tile(integral_constant<int, 2>());
-      } else {
-        tile(integral_constant<int, 1>());
+    };
+    const auto rows_of = [&](Index from, Index to, auto width, int v) {
+      const T* k = source.k + (begin + from) * source.k_stride;
+      const Index tiles = (to - from) / kRows, at = from + tiles * kRows;
+      run(width, v, from, tiles, k, source.k_stride);
+      if (at >= to) return;
+      // The last row again and again: its score changes no maximum.
+      const Index stride = words * W::kElements;
+      for (Index r = 0; r < kRows; ++r) {
+        std::copy_n(source.k + (begin + std::min(at + r, to - 1)) * source.k_stride, stride,
+                    tail_ + r * stride);
       }
-    }
-    for (; todo > 0; --todo) work.Word<T, kDegree>();
+      rows.ahead = 0;
+      run(width, v, at, 1, tail_, stride);
+    };
+    constexpr std::integral_constant<int, 1> kOne;
+    rows_of(0, span.both_begin, kOne, 0);
+    rows_of(span.both_begin, span.both_end, std::integral_constant<int, kVectors>(), 0);
+    rows_of(span.both_end, span.end, kOne, kVectors - 1);
+    for (; todo > 0; --todo) work.Word<T, kForm>();
   }
 
   // The pending block's share of the output. Its probabilities are ready if pipelined; else the
@@ -264,24 +289,24 @@ class Attender {
     QueryBlock* b = pending_.block;
     if (!b) return;
     Index c = 0;
-    const auto tile = [&](auto columns, auto first, auto degree) {
-      OutputTile<T, columns, first, degree>(pending_.s, pending_.v + c * W::kElements,
-                                            pending_.v_stride, pending_.words, b->empty,
-                                            b->o + c * kQueries, b->sum);
+    const auto tile = [&](auto columns, auto first, auto form) {
+      OutputTile<T, columns, first, form>(pending_.s, pending_.v + c * W::kElements,
+                                          pending_.v_stride, pending_.words, b->empty,
+                                          b->o + c * kQueries, b->sum);
       c += columns;
     };
     using std::integral_constant;
     constexpr integral_constant<int, 0> kNone;
-    const auto first = [&](auto degree) {
+    const auto first = [&](auto form) {
       if (p_.v_dim >= kFirstColumns)
-        tile(integral_constant<int, kFirstColumns>(), std::true_type(), degree);
+        tile(integral_constant<int, kFirstColumns>(), std::true_type(), form);
       else
-        tile(integral_constant<int, 1>(), std::true_type(), degree);
+        tile(integral_constant<int, 1>(), std::true_type(), form);
     };
     if (Pipelined())
       first(kNone);
     else
-      WithDegree(first);
+      WithForm(first);
     const auto others = [&](auto columns) {
       const bool wide = columns > 1 && columns > options_.tile_columns;
       while (!wide && c + columns <= p_.v_dim) tile(columns, std::false_type(), kNone);
@@ -297,9 +322,9 @@ class Attender {
 
   void Drain() {
     if (!pending_.block) return;
-    WithDegree([&](auto degree) {
+    WithForm([&](auto form) {
       Work work{pending_.s, pending_.s};
-      for (Index todo = PendingWords(); todo > 0; --todo) work.template Word<T, degree>();
+      for (Index todo = PendingWords(); todo > 0; --todo) work.template Word<T, form>();
     });
     Retire();
   }
@@ -308,7 +333,7 @@ class Attender {
   const Inputs in_;
   const AttendOptions options_;
   BlockEnds<T> ends_;
-  QueryBlock blocks_[kMostBlocks];
+  QueryBlock blocks_[kMostBlocks + 1];
   QueryBlock* current_ = nullptr;
   int slot_ = 0;      // of Begin's last block
   QueryBlock ahead_;  // where the next block is likely to be

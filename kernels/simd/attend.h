@@ -80,9 +80,10 @@ struct AttendOptions {
   Index key_block = 64;    // keys whose scores are in flight at once
   int group = 1;           // blocks of queries that take turns at a chunk of keys, <= kMostBlocks
   Index chunk_bytes = 0;   // of such a chunk's keys and values; 0: all keys
-  int exp_degree = 5;      // of the polynomial: 3 (7.5e-5), 4 (4e-6), 5 (1.8e-7)
+  int exp_form = 0;        // of 2^x (exp2-inl.h); 0: the fastest that is exact enough
   bool lazy_max = true;    // move the maximum only when a score passes it by 2^16
-  bool pipelining = true;  // bf16: exponentials of one block inside the scores of the next
+  bool pipelining = true;  // exponentials of one block inside the scores of the next, where that
+                           // gains (kCanPipeline)
   bool prefetch = true;    // rows of k a tile ahead; a block's rows of q and out, meanwhile
   bool pack = false;       // copy k and v into dense rows first, also where they could be read
   int tile_columns = 8;    // of v in a register tile of the output, at most

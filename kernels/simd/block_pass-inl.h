@@ -144,8 +144,10 @@ void AttendGroup(const Problem& p, const AttendOptions& options, Runs runs,
                           ? std::max<Index>(1, options.chunk_bytes / row_bytes / least) * least
                           : limit;
   bool more[kMostBlocks];
+  int slots[kMostBlocks];
+  for (int i = 0; i < count; ++i) slots[i] = engine->FreeSlot(i);
   for (int i = 0; i < count; ++i) {
-    engine->Open(i, b, blocks[i].head, blocks[i].first, blocks[i].rows);
+    engine->Open(slots[i], b, blocks[i].head, blocks[i].first, blocks[i].rows);
     more[i] = true;
   }
   for (Index at = 0; at < limit; at += chunk) {
@@ -153,7 +155,7 @@ void AttendGroup(const Problem& p, const AttendOptions& options, Runs runs,
     for (int i = 0; i < count; ++i) {
       if (!more[i]) continue;
       more[i] = false;
-      engine->Resume(i);
+      engine->Resume(slots[i]);
       if (count > 1) {
         engine->FetchLater(keys, std::min(later + i * share, limit),
                            std::min(later + (i + 1) * share, limit), (kRows + count - 1) / count);
@@ -171,7 +173,7 @@ void AttendGroup(const Problem& p, const AttendOptions& options, Runs runs,
   }
   for (int i = 0; i < count; ++i) {
     if (!more[i]) continue;
-    engine->Resume(i);
+    engine->Resume(slots[i]);
     engine->End();
   }
 }
