@@ -14,30 +14,31 @@
 // What a stretch does is simd/decode_engine-inl.h, its pieces decode_scores-inl.h,
 // decode_weights-inl.h and decode_values-inl.h.
 //
-// Tried, on a Zen 4 core that reads 28 ... 38 GB/s from memory and 95 from its last-level cache,
-// and multiplies and adds at 117 GFLOP/s; the machine was shared, so that ratios taken in one
-// process count, not rates. K and V in the second-level cache, d = 128: eight rows 91 % of the peak
-// in f32, 83 % in bf16 (K 8 % and 16 % above its ideal time, V 3 % and 7 %, exponentials 7 % and 17
-// %).
+// Tried, on a Zen 4 core that reads 29 ... 34 GB/s from memory, about 52 at 34 MB (the size of its
+// last-level cache) and 97 from that cache, and multiplies and adds at 118 GFLOP/s; the machine was
+// shared, so that only ratios taken in one process count. Figures are fractions of the roof, from
+// memory (134 MB) and, after a stroke, at 34 MB; d = 128.
+// - Few rows are a matter of how K and V are read, not of arithmetic. A loop that reads line after
+//   line without software's prefetches has the whole bandwidth under four multiply-adds a line.
+//   Eight lines side by side have 8 GB/s; with a load of a line ahead, instead of a prefetch, 13.
+// - The compiler loads a row's last line before its first: four to nine lines in its own order cost
+//   three rows a fifth (0.81 / 0.67 against 0.98 / 0.80), so the order is held (InOrder).
+// - Keys in a run, two rows: 16: 0.80 / 0.63, 64: 0.83 / 0.71, 512: 0.98 / 0.85, 2048: 1.01 / 0.90.
+//   One row: 0.69 / 0.61 with 16, 0.99 / 0.91 with 2048. Three rows 0.98 / 0.78 and 1.09 / 0.84.
+//   Runs of 64 and more lose to 16 only where V takes turns and rows are short: four rows in bf16
+//   0.91 / 0.49 with 16, 0.68 / 0.46 with 2048.
+// - V of four rows: two rows at a time, taking turns every 8 keys, 0.81 / 0.58; every 4 keys 0.71 /
+//   0.61; every 8 and the next turn prefetched into the first-level cache 0.74 / 0.61; three rows
+//   and then one 0.87 / 0.62. Two keys side by side for K and half rows for V, with software's
+//   prefetches in bursts or not: 0.70 / 0.60, and no more than 24 GB/s.
+// - Eight rows: prefetches 16 KiB ahead 0.75 / 0.79 in f32 and 0.70 / 0.72 in bf16, 32 KiB 0.85 /
+//   0.85 and 0.79 / 0.79; of all that comes next, spread over what is computed now, 0.82 / 0.84 and
+//   0.71 / 0.77. Runs of 32 keys instead of 128: 0.82 / 0.82 and 0.72 / 0.72. Into the first-level
+//   cache: 12 GB/s where the second-level one gives 27; every other line 9.
 // - Eight rows with whole vectors of K and a tree of shuffles over all lanes, four rows at a time:
-//   54 GFLOP/s from memory; with rows in the blocks of a vector 88. Four rows that way: a load for
-//   every multiply-add takes 1.34 cycles on Zen 4, so they keep the tree (1.31).
-// - 24 accumulators instead of 16: nothing. Keys in tiles of eight and nothing fetched ahead: the
-//   hardware's prefetchers see no stream, a fifth of the rate. Fetched into the first-level cache:
-//   0.6 where the second-level one gives 0.8.
-// - One and two rows: prefetching all of the next block costs a quarter (0.73 of the read bandwidth
-//   instead of 0.93), two keys side by side a half (0.50). The loop over columns not unrolled by
-//   four: 4.6 cycles a line from the second-level cache instead of 2.7. Two sums a logit: nothing.
-//   Queries held in registers, where a load of them for each load of K was, and blocks of 1 MiB
-//   instead of 256 KiB: from the last-level cache 0.75 -> 0.85 of its bandwidth, at 34 MB 0.62 ->
-//   0.83, from memory 0.84 -> 0.92. Blocks of 32 and 64 KiB: 0.79 and 0.86 from memory.
-// - Three and four rows, whose arithmetic takes about as long as reading: the hardware's
-//   prefetchers follow too late (0.31 of the bandwidth at 34 MB without software's), and software's
-//   never brought more than 22 GB/s of 29 ... 38, with as many rows as eight too: the whole next
-//   block 0.53 and from memory 0.60, 16 KiB ahead in the same stream 0.62 and 0.66 (2, 4, 8 KiB:
-//   0.37, 0.44, 0.51), with blocks of 64 and 256 KiB instead of 32 less by 0.1. One line at a time
-//   instead of in bursts, one key and four keys side by side instead of two: nothing that held at
-//   all sizes.
+//   54 GFLOP/s from memory; with rows in the blocks of a vector 88 and more. Four rows that way: a
+//   load for every multiply-add takes 1.34 cycles on Zen 4, so they keep the tree (1.31). That tree
+//   and V's turns hold four rows at 0.73 even in the second-level cache.
 #include <omp.h>
 
 #include <cmath>
@@ -249,7 +250,7 @@ ATTN_KERNEL(
         .idea = "decoding: a K/V head's query rows together, keys split over threads",
         .provides = kLse,
         .options = {{"key_block", 0, 0, 4096,
-                     "keys whose logits are in flight at once; 0: 64 KiB"}},
+                     "keys whose logits are in flight at once; 0: by the rows of queries"}},
         .refuse = Refuse, .executed = Executed,
         .workspace =
             [](const Problem& p, const Options& options, int threads) {

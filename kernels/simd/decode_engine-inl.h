@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Some blocks of keys of one unit, from packed queries to a Part: what decode_scores-inl.h,
-// decode_weights-inl.h and decode_values-inl.h do in turn, block by block.
+// decode_values-inl.h and decode_weights-inl.h do in turn, chunk by chunk of a block. Values are a
+// chunk behind, so that none waits for weights that were made just before.
 
 #if defined(ATTNBENCH_KERNELS_SIMD_DECODE_ENGINE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ATTNBENCH_KERNELS_SIMD_DECODE_ENGINE_INL_H_
@@ -23,31 +24,37 @@ namespace HWY_NAMESPACE {
 namespace decode {
 using namespace decode_units;  // NOLINT
 
-// Rows that do nothing but stream: the hardware's own prefetchers do best, in long runs, if the
-// first lines of the next run are there when it begins.
-constexpr Index kHeadBytes = 8192;
-// Rows whose arithmetic takes about as long as reading: so far ahead in what is being read.
-constexpr Index kAheadBytes = 16384;
+// Of K, and of V, read in turn. Rows in lanes: the longer the better for the hardware's
+// prefetchers. But four rows of short keys, whose V is not read line after line, do better in short
+// turns, which keep both streams going.
+constexpr Index kStreamBytes = 1048576, kShortKeys = 16;
+// Rows in blocks read a chunk tile by tile, from the second-level cache.
+constexpr Index kTileBytes = 65536;
 
-inline Layout LayoutOf(const Problem& p, Index key_block, int threads) {
+inline Layout LayoutOf(const Problem& p, Index chunk, int threads) {
   Layout l;
   const Index rows = p.heads / p.kv_heads * p.queries;
-  l.streams = rows <= kStreamRows;
-  l.balanced = !l.streams && rows <= 4;
   l.rows = std::min(kUnitRows, RoundUp(rows, kMaxRows));
   l.q_stride = RoundUp(p.head_dim, 2 * kLanes);
   l.out_stride = RoundUp(p.v_dim, 2 * kLanes);
   l.widen = p.dtype == DType::kBF16 && !HWY_NATIVE_DOT_BF16;
-  // Rows of queries read a block again and again, from the second-level cache; what was widened is
-  // read at once, from the first. Streams are the better the longer they are.
-  const Index bytes = l.widen ? 16384 : l.streams ? 1048576 : l.balanced ? 32768 : 65536;
   const Index row = std::max(p.head_dim, p.v_dim) * (l.widen ? 4 : SizeOf(p.dtype));
-  l.key_block = std::clamp<Index>(bytes / row / 16 * 16, 32, 2048);
+  const auto keys = [&](Index bytes) { return std::clamp<Index>(bytes / row / 16 * 16, 32, 2048); };
+  if (chunk) {
+    l.chunk = RoundUp(chunk, 16);
+  } else if (l.widen) {  // what is widened is read at once, from the first-level cache
+    l.chunk = keys(16384);
+  } else if (OnlyInLanes(rows)) {
+    l.chunk = rows <= 3 || row >= 512 ? keys(kStreamBytes) : kShortKeys;
+  } else {
+    l.chunk = keys(kTileBytes);
+  }
+  l.key_block = std::max(keys(kStreamBytes), l.chunk);
   if (threads > 1) {  // 16 blocks a thread, so that one more or less is little
     const Index share = UnitCount(p) * p.keys / (16 * threads);
     l.key_block = std::clamp<Index>(share / 16 * 16, 32, l.key_block);
   }
-  if (key_block) l.key_block = RoundUp(key_block, 16);
+  l.chunk = std::min(l.chunk, l.key_block);
   return l;
 }
 
@@ -81,38 +88,35 @@ class Decoder {
     std::fill_n(work_.sum, layout_.rows * kLanes, 0.0f);
     std::fill_n(work_.check, layout_.rows * kLanes, 0.0f);
     for (Index i = begin; i < end; ++i) {
-      Index from, to, next_from = 0, next_to = 0;
+      Index from, to;
       span.Block(i, layout_.key_block, &from, &to);
-      Unit next_unit = unit;
-      if (i + 1 < end) {
-        span.Block(i + 1, layout_.key_block, &next_from, &next_to);
-      } else if (u + 1 < UnitCount(p_)) {  // most often the next one of this stretch
-        next_unit = UnitAt(p_, u + 1);
-        SpanOf(next_unit).Block(0, layout_.key_block, &next_from, &next_to);
+      // A block's sum starts from zero: one that goes on through all keys errs more the longer it
+      // is.
+      std::fill_n(work_.out, layout_.rows * layout_.out_stride, 0.0f);
+      const auto chunk_end = [&](Index j) { return std::min(j + layout_.chunk, to); };
+      int turn = 0;
+      for (Index j = from, before = to; before < to || j < to; turn ^= 1) {
+        if (j < to) {
+          const Rows<T> k = RowsOf(in_.k, unit, p_.head_dim, j, chunk_end(j), work_.k);
+          const bool masked = j < span.inner_begin || chunk_end(j) > span.inner_end;
+          ForEachRowTile(unit.rows, [&](auto rows, Index row) {
+            Score<rows>(unit, row, k, j, chunk_end(j), limit, masked, turn);
+          });
+        }
+        if (before < to) {
+          const Rows<T> v = RowsOf(in_.v, unit, p_.v_dim, before, chunk_end(before), work_.v);
+          ForEachRowTile(unit.rows, [&](auto rows, Index row) {
+            AddWeighted<rows>(row, v, chunk_end(before) - before, turn ^ 1);
+          });
+        }
+        if (j < to) {
+          ForEachRowTile(unit.rows, [&](auto rows, Index row) {
+            Weigh<rows>(row, chunk_end(j) - j, turn, part);
+          });
+        }
+        before = j, j = chunk_end(j);
       }
-      if (from >= to) continue;
-      const Rows<T> k = RowsOf(in_.k, unit, p_.head_dim, from, to, work_.k);
-      const Rows<T> v = RowsOf(in_.v, unit, p_.v_dim, from, to, work_.v);
-      const bool masked = from < span.inner_begin || to > span.inner_end;
-      // Logits of all rows, then their outputs: what comes next from memory has the whole time of
-      // the one or the other to arrive.
-      Index logit_steps = 0, value_steps = 0;
-      ForEachRowTile(unit.rows, [&](auto rows, Index) {
-        logit_steps += LogitSteps<rows, T>(to - from, p_.head_dim);
-        value_steps += ValueSteps<rows, T>(to - from, p_.v_dim);
-      });
-      Ahead values = layout_.balanced
-                         ? FurtherAhead(in_.k, unit, p_.head_dim, from, to, logit_steps)
-                         : AheadOf(in_.v, unit, p_.v_dim, from, to, logit_steps);
-      ForEachRowTile(unit.rows, [&](auto rows, Index row) {
-        Weights<rows>(unit, row, k, from, to, limit, masked, values);
-      });
-      Ahead keys = layout_.balanced
-                       ? FurtherAhead(in_.v, unit, p_.v_dim, from, to, value_steps)
-                       : AheadOf(in_.k, next_unit, p_.head_dim, next_from, next_to, value_steps);
-      ForEachRowTile(unit.rows, [&](auto rows, Index row) {
-        AddWeighted<rows>(row, v, to - from, keys, part);
-      });
+      for (Index c = 0; c < unit.rows * layout_.out_stride; ++c) part.out[c] += work_.out[c];
     }
     ForEachRowTile(unit.rows, [&](auto rows, Index row) { Reduce<rows>(row, part); });
   }
@@ -124,7 +128,7 @@ class Decoder {
     return in_.key_lengths ? in_.key_lengths[unit.batch] : p_.keys;
   }
   T* Q(Index row) const { return reinterpret_cast<T*>(work_.q) + row * layout_.q_stride; }
-  float* LogitsOf(Index row) const { return work_.logits + row * RoundUp(layout_.key_block, 16); }
+  float* LogitsOf(Index row, int turn) const { return work_.logits[turn] + row * layout_.chunk; }
   RowState StateOf(Index row) const {
     return {work_.reference + row * kLanes, work_.sum + row * kLanes, work_.check + row * kLanes,
             work_.correction + row};
@@ -163,25 +167,6 @@ class Decoder {
     }
   }
 
-  // Rows [from, to) of K or V, to be fetched within so many steps.
-  Ahead AheadOf(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to,
-                Index steps) const {
-    const Index size = static_cast<Index>(SizeOf(p_.dtype));
-    if (layout_.streams) to = std::min(to, from + kHeadBytes / (size * columns));
-    const auto* data =
-        static_cast<const char*>(t.data) +
-        size * (unit.batch * t.batch_stride + unit.kv_head * t.head_stride + from * t.row_stride);
-    return {data, size * t.row_stride, size * columns, std::max(to - from, Index{0}), steps};
-  }
-
-  // What lies kAheadBytes beyond rows [from, to).
-  Ahead FurtherAhead(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to,
-                     Index steps) const {
-    const Index further = kAheadBytes / (static_cast<Index>(SizeOf(p_.dtype)) * columns);
-    return AheadOf(t, unit, columns, std::min(from + further, p_.keys),
-                   std::min(to + further, p_.keys), steps);
-  }
-
   // Rows [from, to) of K or V as T.
   Rows<T> RowsOf(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to,
                  float* widened) const {
@@ -190,24 +175,25 @@ class Decoder {
         for (Index j = from; j < to; ++j)
           Widen(t.Row<BFloat16>(unit.batch, unit.kv_head, j), columns,
                 widened + (j - from) * columns);
-        return {widened, columns, columns};
+        return {widened, columns, columns, 0};
       }
     }
-    return {t.Row<T>(unit.batch, unit.kv_head, from), t.row_stride, columns};
+    const Index row_bytes = columns * static_cast<Index>(sizeof(T));
+    return {t.Row<T>(unit.batch, unit.kv_head, from), t.row_stride, columns,
+            (kAheadBytes + row_bytes - 1) / row_bytes * t.row_stride};
   }
 
-  // Logits of a tile of rows, masked, and the weights that they become in place.
+  // Logits of a tile of rows, masked.
   template <int kRows>
-  HWY_NOINLINE void Weights(const Unit& unit, Index row, const Rows<T>& k, Index from, Index to,
-                            Index limit, bool masked, Ahead& ahead) {
+  HWY_NOINLINE void Score(const Unit& unit, Index row, const Rows<T>& k, Index from, Index to,
+                          Index limit, bool masked, int turn) {
     const DF df;
     constexpr int kVectors = kGroupVectors<kRows>;
     const Index count = to - from;
-    float* const logits = LogitsOf(row);
-    const RowState state = StateOf(row);
-    Extremes<kRows> e = Logits<kRows>(Q(row), layout_.q_stride, k, count, logits, ahead);
+    float* const logits = LogitsOf(row, turn);
+    Extremes<kRows> e = Logits<kRows>(Q(row), layout_.q_stride, k, count, logits);
     Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
-      float* const check = state.check + v * kLanes;
+      float* const check = StateOf(row).check + v * kLanes;
       hn::Store(hn::Add(hn::Load(df, check), e.sum[v]), df, check);
     });
     if (HWY_UNLIKELY(masked)) {
@@ -223,19 +209,36 @@ class Decoder {
       Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED { e.max[v] = hn::Set(df, kNegInf); });
       for (Index j = 0; j < count; j += kGroup<kRows>) {
         Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
-          e.max[v] = hn::Max(e.max[v], hn::Load(df, logits + j * kRows + v * kLanes));
+          e.max[v] = hn::Max(e.max[v], hn::Load(df, logits + j * kPlaces<kRows> + v * kLanes));
         });
       }
     }
-    ToWeights<kRows, T>(e.max, scale_, count, logits, state);
+    Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
+      hn::Store(e.max[v], df, work_.max + row * kLanes + v * kLanes);
+    });
+  }
+
+  // Their weights; what was summed so far is made relative to the same references.
+  template <int kRows>
+  HWY_NOINLINE void Weigh(Index row, Index count, int turn, const Part& part) {
+    VF max[kGroupVectors<kRows>];
+    Unroll<kGroupVectors<kRows>>([&](auto v) ATTNBENCH_INLINED {
+      max[v] = hn::Load(DF(), work_.max + row * kLanes + v * kLanes);
+    });
+    if (HWY_LIKELY(!(ToWeights<kRows, T>(max, scale_, count, LogitsOf(row, turn), StateOf(row)))))
+      return;
+    for (Index r = row; r < row + kRows; ++r) {
+      for (Index c = r * layout_.out_stride; c < (r + 1) * layout_.out_stride; ++c) {
+        part.out[c] *= work_.correction[r];
+        work_.out[c] *= work_.correction[r];
+      }
+    }
   }
 
   template <int kRows>
-  HWY_NOINLINE void AddWeighted(Index row, const Rows<T>& v, Index count, Ahead& ahead,
-                                const Part& part) {
-    AddValues<kRows, T>(reinterpret_cast<const Weight*>(LogitsOf(row)), v, count,
-                        work_.correction + row, part.out + row * layout_.out_stride,
-                        layout_.out_stride, ahead);
+  HWY_NOINLINE void AddWeighted(Index row, const Rows<T>& v, Index count, int turn) {
+    AddValues<kRows, T>(reinterpret_cast<const Weight*>(LogitsOf(row, turn)), v, count,
+                        work_.out + row * layout_.out_stride, layout_.out_stride);
   }
 
   template <int kRows>

@@ -6,7 +6,10 @@
 // Two ways to fill the lanes, both with the head dimension in them, so that sums across lanes
 // remain. Enough rows to fill a vector's 16-byte blocks: every block holds 16 bytes of another row,
 // K is broadcast in pieces of 16 bytes, and four keys' sums need 6 shuffles a vector of logits.
-// Fewer rows: whole vectors of K, and a tree over all lanes, 31 shuffles a vector of logits.
+// Several keys are read side by side, which the hardware's prefetchers take for no stream: every
+// line is asked for by software, a fixed way ahead.
+// Fewer rows: whole vectors of K, and a tree over all lanes, 31 shuffles a vector of logits. K is
+// read line after line, as it lies, and left to the hardware's prefetchers, which do best alone.
 //
 // f32, and bf16 where the target multiplies bf16 pairs natively; elsewhere the caller widens bf16.
 
@@ -21,9 +24,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
-#include "kernels/contract/tensor.h"
+#include "kernels/simd/decode_rows-inl.h"
 #include "kernels/simd/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -35,55 +37,6 @@ using BF16 = hwy::bfloat16_t;
 using DBF = hn::ScalableTag<BF16>;
 using VBF = hn::Vec<DBF>;
 constexpr float kNegInf = -std::numeric_limits<float>::infinity();
-
-// Keeps a loaded vector in a register. The compiler would rather load it again as an operand of
-// each multiply-add, and loads are what a core has least of (Zen 4: one of 512 bits a cycle).
-// Not for what is used once.
-template <bool kReused = true, class V>
-HWY_INLINE V InRegister(V v) {
-#if HWY_ARCH_X86
-  if constexpr (kReused) asm("" : "+v"(v.raw));
-#endif
-  return v;
-}
-
-// Rows of K or V.
-template <class T>
-struct Rows {
-  const T* data;
-  Index stride, columns;  // elements
-  HWY_INLINE const T* operator[](Index row) const { return data + row * stride; }
-};
-
-// ---- What is fetched from memory meanwhile
-
-// Lines of rows that come next, so many at every step of what is computed now. Into the
-// second-level cache: the first can have too few lines under way to keep memory busy.
-class Ahead {
- public:
-  Ahead() = default;
-  // `rows` rows of `bytes` bytes within `steps` calls of Fetch; none of which goes on from one row
-  // to another, unless they lie end to end.
-  Ahead(const void* data, Index stride, Index bytes, Index rows, Index steps) : rows_(rows) {
-    if (stride == bytes) bytes *= rows, rows_ = std::min<Index>(rows, 1);
-    next_ = static_cast<const char*>(data);
-    row_end_ = next_ + bytes;
-    stride_ = stride, gap_ = stride - bytes;
-    const Index lines = (bytes + 63) / 64,
-                turns = std::max<Index>(steps / std::max<Index>(rows_, 1), 1);
-    a_step_ = (lines + turns - 1) / turns * 64;
-  }
-  HWY_INLINE void Fetch() {
-    const char* const end = std::min(next_ + a_step_, row_end_);
-    for (; next_ < end; next_ += 64) __builtin_prefetch(next_, 0, 2);
-    if (HWY_UNLIKELY(next_ >= row_end_) && --rows_ > 0)
-      next_ = row_end_ + gap_, row_end_ += stride_;
-  }
-
- private:
-  const char *next_ = nullptr, *row_end_ = nullptr;
-  Index a_step_ = 0, rows_ = 0, gap_ = 0, stride_ = 0;
-};
 
 // ---- Element types
 
@@ -111,23 +64,23 @@ constexpr int kMaxRows = kLanes / 2;  // of a tile: two vectors of blocks
 template <int kRows>
 constexpr bool kRowsInBlocks = kRows > kBlocks;
 // Logits, and the weights made of them, lie in groups of keys: row by row, a group's keys of a row
-// together. A group is one vector or more, so that maximum, exp and sum are lane-wise.
+// together. A group is one vector or more, so that maximum, exp and sum are lane-wise. Three rows
+// lie as four do; the fourth's logits are zero and are not used.
 template <int kRows>
-constexpr int kGroup = std::max(4, kLanes / kRows);
+constexpr int kPlaces = kRows == 3 ? 4 : kRows;
 template <int kRows>
-constexpr int kGroupVectors = kRows * kGroup<kRows> / kLanes;
+constexpr int kGroup = std::max(4, kLanes / kPlaces<kRows>);
+template <int kRows>
+constexpr int kGroupVectors = kPlaces<kRows> * kGroup<kRows> / kLanes;
 template <int kRows>
 constexpr Index LogitAt(Index row, Index j) {
   constexpr int kKeys = kGroup<kRows>;
-  return j / kKeys * (kRows * kKeys) + row * kKeys + j % kKeys;
+  return j / kKeys * (kPlaces<kRows> * kKeys) + row * kKeys + j % kKeys;
 }
 // Keys whose sums are in registers together: 16 accumulators of 32 registers, 8 of 16.
 template <int kRows>
 constexpr int kTileKeys =
     kRowsInBlocks<kRows> ? (kLanes == 16 ? 16 : 8) / (kRows / kBlocks) : kGroup<kRows>;
-
-// Rows so few that they do nothing but stream.
-constexpr int kStreamRows = std::min(2, kBlocks);
 
 // Calls f(integral_constant<int, kRows>, first row) for tiles that cover `rows` rows. The last may
 // reach beyond them: one row that is wasted costs less than a tile of its own.
@@ -137,13 +90,17 @@ HWY_INLINE void ForEachRowTile(Index rows, F f) {
   for (; row + kMaxRows - (kMaxRows > 2) <= rows; row += kMaxRows)
     f(std::integral_constant<int, kMaxRows>(), row);
   if constexpr (kMaxRows > 4) {
-    if (row + 3 <= rows) f(std::integral_constant<int, 4>(), row), row += 4;
+    if (row + 4 <= rows) f(std::integral_constant<int, 4>(), row), row += 4;
+    if (row + 3 <= rows) f(std::integral_constant<int, 3>(), row), row += 3;
   }
   if constexpr (kMaxRows > 2) {
     if (row + 2 <= rows) f(std::integral_constant<int, 2>(), row), row += 2;
   }
   if (row < rows) f(std::integral_constant<int, 1>(), row);
 }
+
+// Whether all tiles of so many rows are in lanes.
+constexpr bool OnlyInLanes(Index rows) { return rows + (kMaxRows > 2) < kMaxRows; }
 
 // Where element c of a tile's row stands among its packed queries.
 template <int kRows, class T>
@@ -169,22 +126,18 @@ HWY_INLINE VF AddLanes(VF a, VF b, VF c, VF d) {
 HWY_INLINE VF AddNeighbours(VF a, VF b) {
   return hn::Add(hn::OddEvenBlocks(b, a), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(a, b)));
 }
-// Lane i of the result is the sum over the lanes of acc[i].
-HWY_INLINE VF SumAcross(const VF (&acc)[kLanes]) {
-  const VF s0 = AddLanes(acc[0], acc[1], acc[2], acc[3]);
-  if constexpr (kLanes == 16) {
+// Lane 4 b + i of the result is the sum over all blocks of lane i of s[b].
+HWY_INLINE VF AddBlocks(const VF (&s)[kBlocks]) {
+  if constexpr (kBlocks == 4) {
     const DF df;
-    const VF s1 = AddLanes(acc[4], acc[5], acc[6], acc[7]);
-    const VF s2 = AddLanes(acc[8], acc[9], acc[10], acc[11]);
-    const VF s3 = AddLanes(acc[12], acc[13], acc[14], acc[15]);
-    // Halves first, so that blocks of s0 s1 s2 s3 come out in order.
+    // Halves first, so that blocks come out in order.
     return AddNeighbours(
-        hn::Add(hn::ConcatLowerLower(df, s2, s0), hn::ConcatUpperUpper(df, s2, s0)),
-        hn::Add(hn::ConcatLowerLower(df, s3, s1), hn::ConcatUpperUpper(df, s3, s1)));
-  } else if constexpr (kLanes == 8) {
-    return AddNeighbours(s0, AddLanes(acc[4], acc[5], acc[6], acc[7]));
+        hn::Add(hn::ConcatLowerLower(df, s[2], s[0]), hn::ConcatUpperUpper(df, s[2], s[0])),
+        hn::Add(hn::ConcatLowerLower(df, s[3], s[1]), hn::ConcatUpperUpper(df, s[3], s[1])));
+  } else if constexpr (kBlocks == 2) {
+    return AddNeighbours(s[0], s[1]);
   } else {
-    return s0;
+    return s[0];
   }
 }
 
@@ -193,9 +146,8 @@ HWY_INLINE VF SumAcross(const VF (&acc)[kLanes]) {
 // Rows in the blocks of a vector: sums[g * kVectors + v] are the logits of keys 4 g ... 4 g + 3 of
 // the kBlocks rows of vector v. row(t): the t-th key of the tile.
 template <int kRows, class T, class Row>
-HWY_INLINE void TileInBlocks(const T* HWY_RESTRICT q, Row row, Index columns,
-                             VF (&sums)[kTileKeys<kRows> / 4 * kGroupVectors<kRows>],
-                             Ahead& ahead) {
+HWY_INLINE void TileInBlocks(const T* HWY_RESTRICT q, Row row, const Rows<T>& k,
+                             VF (&sums)[kTileKeys<kRows> / 4 * kGroupVectors<kRows>]) {
   using E = Element<T>;
   using D = typename E::D;
   using V = hn::Vec<D>;
@@ -218,8 +170,9 @@ HWY_INLINE void TileInBlocks(const T* HWY_RESTRICT q, Row row, Index columns,
   };
   const auto whole = [&](const T* from) ATTNBENCH_INLINED { return hn::LoadDup128(d, from); };
   Index c = 0;
+  const Index columns = k.columns;
   for (; c + kLine <= columns; c += kLine) {
-    ahead.Fetch();
+    Unroll<kKeys>([&](auto t) ATTNBENCH_INLINED { k.Fetch(row(t) + c); });
     Unroll<4>([&](auto u) ATTNBENCH_INLINED { piece(c + u * kPiece, whole); });
   }
   for (; c + kPiece <= columns; c += kPiece) piece(c, whole);
@@ -238,97 +191,108 @@ HWY_INLINE void TileInBlocks(const T* HWY_RESTRICT q, Row row, Index columns,
   });
 }
 
-// Keys whose sums are made side by side. Where there is little arithmetic K must be read line after
-// line, or the hardware's prefetchers lose it: two keys side by side halve one row's rate.
-template <int kRows>
-constexpr int kTogetherKeys = kRows <= kStreamRows ? 1 : 2;
+// Rows of queries held in registers, as far as they go beside sums: `kHeld` vectors a row, if K's
+// rows are just so long.
+constexpr int kHeldQueries = kLanes == 16 ? 20 : 0;
 
-// Vectors of queries that stay in registers beside the sums.
-constexpr int kHeldQueries = kLanes == 16 ? 8 : 0;
+template <int kRows, int kHeld, class T>
+struct LaneQueries {
+  using V = hn::Vec<typename Element<T>::D>;
+  static constexpr Index kVector = kLanes * 4 / sizeof(T);
+  static constexpr int kKept = std::min(kRows * kHeld, kHeldQueries);
 
-// Rows fewer than blocks: sums[0] are the logits of kGroup keys of each row.
-template <int kRows, class T, class Row>
-HWY_INLINE void TileInLanes(const T* HWY_RESTRICT q, Index q_stride, Row row, Index columns,
-                            VF (&sums)[1], Ahead& ahead) {
-  using E = Element<T>;
-  using D = typename E::D;
-  using V = hn::Vec<D>;
-  const D d;
-  constexpr int kKeys = kGroup<kRows>;
-  constexpr Index kVector = kLanes * 4 / sizeof(T);
-  constexpr int kTogether = kTogetherKeys<kRows>;
-  VF acc[kLanes];
-  Unroll<kLanes>([&](auto i) ATTNBENCH_INLINED { acc[i] = hn::Zero(DF()); });
-  // Rows of K of just so many vectors: queries stay in registers, nothing but K is loaded.
-  const auto held = [&](auto vectors) ATTNBENCH_INLINED {
-    if constexpr (vectors * kRows <= kHeldQueries) {
-      if (columns != vectors * kVector) return false;
-      V x[kRows][vectors];
-      Unroll<kRows * vectors>([&](auto i) ATTNBENCH_INLINED {
-        constexpr int r = i / vectors, u = i % vectors;
-        x[r][u] = InRegister(hn::Load(d, q + r * q_stride + u * kVector));
-      });
-      Unroll<kKeys * vectors>([&](auto i) ATTNBENCH_INLINED {
-        constexpr int key = i / vectors, u = i % vectors;
-        if constexpr (u % 4 == 0) ahead.Fetch();
-        const V y = InRegister<(kRows > 1)>(
-            hn::LoadU(d, row(std::integral_constant<int, key>()) + u * kVector));
-        Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
-          acc[r * kKeys + key] = E::Dot(y, x[r][u], acc[r * kKeys + key]);
-        });
-      });
-      return true;
-    } else {
-      return false;
-    }
-  };
-  if (kRows <= kStreamRows &&
-      (held(std::integral_constant<int, 8>()) || held(std::integral_constant<int, 4>()))) {
-    sums[0] = SumAcross(acc);
-    return;
+  HWY_INLINE LaneQueries(const T* rows, Index row_stride) : q(rows), stride(row_stride) {
+    Unroll<kKept>([&](auto i)
+                      ATTNBENCH_INLINED { kept[i] = InRegister(Load(i % kRows, i / kRows)); });
   }
-  const Index whole = columns / kVector * kVector, rest = columns - whole;
-  Unroll<kKeys / kTogether>([&](auto group) ATTNBENCH_INLINED {
-    const auto column = [&](Index c) ATTNBENCH_INLINED {
-      V x[kRows];
-      Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
-        x[r] = InRegister<(kTogether > 1)>(hn::Load(d, q + r * q_stride + c));
-      });
-      Unroll<kTogether>([&](auto t) ATTNBENCH_INLINED {
-        constexpr int i = group * kTogether + t;
-        const V y =
-            InRegister<(kRows > 1)>(hn::LoadU(d, row(std::integral_constant<int, i>()) + c));
-        Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
-          acc[r * kKeys + i] = E::Dot(y, x[r], acc[r * kKeys + i]);
-        });
-      });
+  HWY_INLINE V Load(Index row, Index vector) const {
+    return hn::Load(typename Element<T>::D(), q + row * stride + vector * kVector);
+  }
+  template <int kRow, int kAt>
+  HWY_INLINE V Get() const {
+    if constexpr (kAt * kRows + kRow < kKept) return kept[kAt * kRows + kRow];
+    return Load(kRow, kAt);
+  }
+
+  const T* HWY_RESTRICT q;
+  Index stride;
+  V kept[std::max(kKept, 1)];
+};
+
+// One key's products with all rows, in the lanes of sums[row * kStep].
+template <int kStep, int kRows, int kHeld, class T>
+HWY_INLINE void MultiplyKey(const LaneQueries<kRows, kHeld, T>& q, const T* HWY_RESTRICT key,
+                            Index columns, InOrder& in_order, VF* sums) {
+  using E = Element<T>;
+  const typename E::D d;
+  constexpr Index kVector = kLanes * 4 / sizeof(T);
+  VF acc[kRows];
+  Unroll<kRows>([&](auto r) ATTNBENCH_INLINED { acc[r] = hn::Zero(DF()); });
+  if constexpr (kHeld > 0) {
+    Unroll<kHeld>([&](auto u) ATTNBENCH_INLINED {
+      const auto y = in_order.Load(d, key + u * kVector);
+      Unroll<kRows>([&](auto r)
+                        ATTNBENCH_INLINED { acc[r] = E::Dot(y, q.template Get<r, u>(), acc[r]); });
+    });
+  } else {
+    const auto column = [&](Index c, auto y) ATTNBENCH_INLINED {
+      Unroll<kRows>([&](auto r)
+                        ATTNBENCH_INLINED { acc[r] = E::Dot(y, q.Load(r, c / kVector), acc[r]); });
     };
     Index c = 0;
-    for (; c + 4 * kVector <= whole; c += 4 * kVector) {
-      ahead.Fetch();
-      Unroll<4>([&](auto u) ATTNBENCH_INLINED { column(c + u * kVector); });
-    }
-    for (; c < whole; c += kVector) column(c);
-  });
-  if (HWY_UNLIKELY(rest != 0)) {
-    Unroll<kKeys>([&](auto i) ATTNBENCH_INLINED {
-      const V y = hn::LoadN(d, row(i) + whole, rest);
-      Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
-        const V x = hn::Load(d, q + r * q_stride + whole);
-        acc[r * kKeys + i] = E::Dot(y, x, acc[r * kKeys + i]);
+    for (; c + 4 * kVector <= columns; c += 4 * kVector) {
+      Unroll<4>([&](auto u) ATTNBENCH_INLINED {
+        column(c + u * kVector, in_order.Load(d, key + c + u * kVector));
       });
-    });
+    }
+    for (; c + kVector <= columns; c += kVector) column(c, in_order.Load(d, key + c));
+    if (HWY_UNLIKELY(c < columns)) column(c, in_order.LoadN(d, key + c, columns - c));
   }
-  sums[0] = SumAcross(acc);
+  Unroll<kRows>([&](auto r) ATTNBENCH_INLINED { sums[r * kStep] = acc[r]; });
 }
 
-// Calls of Ahead::Fetch in Logits.
-template <int kRows, class T>
-constexpr Index LogitSteps(Index keys, Index columns) {
-  constexpr int kKeys = kTileKeys<kRows>;
-  const Index tiles = (keys + kKeys - 1) / kKeys;
-  if constexpr (kRowsInBlocks<kRows>) return tiles * (columns * sizeof(T) / 64);
-  return tiles * (kKeys / kTogetherKeys<kRows>)*(columns * sizeof(T) / (16 * kLanes));
+// Calls f(0) ... f(kCount - 1), as constants or, to keep the code short, in a loop.
+template <int kCount, bool kLoop, class F>
+HWY_INLINE void ForEach(F f) {
+  if constexpr (kLoop) {
+    for (int i = 0; i < kCount; ++i) f(i);
+  } else {
+    Unroll<kCount>(f);
+  }
+}
+
+// Rows fewer than blocks: sums[0] are the logits of kGroup keys of each row. Sums of four
+// accumulators are made as soon as there are four, of a row or of a key.
+template <int kRows, int kHeld, class T, class Row>
+HWY_INLINE void TileInLanes(const LaneQueries<kRows, kHeld, T>& q, Row row, Index columns,
+                            VF (&sums)[1]) {
+  VF s[kBlocks];
+  InOrder in_order;
+  if constexpr (kRows <= 2) {
+    constexpr int kFours = kBlocks / kRows;  // of a row's keys
+    ForEach<kFours, kHeld == 0>([&](auto g) ATTNBENCH_INLINED {
+      VF acc[kRows][4];
+      ForEach<4, kHeld == 0>([&](auto t) ATTNBENCH_INLINED {
+        MultiplyKey<4>(q, row(g * 4 + t), columns, in_order, &acc[0][t]);
+      });
+      Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
+        s[r * kFours + g] = AddLanes(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
+      });
+    });
+    sums[0] = AddBlocks(s);
+  } else {
+    ForEach<kBlocks, kHeld == 0>([&](auto key) ATTNBENCH_INLINED {
+      VF acc[4];
+      acc[3] = hn::Zero(DF());
+      MultiplyKey<1>(q, row(key), columns, in_order, acc);
+      s[key] = AddLanes(acc[0], acc[1], acc[2], acc[3]);
+    });
+    // Key by key: row by row it shall be.
+    alignas(64) static constexpr std::int32_t kTurned[16] = {0, 4, 8,  12, 1, 5, 9,  13,
+                                                             2, 6, 10, 14, 3, 7, 11, 15};
+    const DF df;
+    sums[0] = hn::TableLookupLanes(AddBlocks(s), hn::SetTableIndices(df, kTurned));
+  }
 }
 
 // Lane-wise over all keys of a run: maximum, and a sum that is not finite if a logit is not.
@@ -338,24 +302,25 @@ struct Extremes {
 };
 
 // Logits of kRows rows against `keys` keys, unscaled, in the order of LogitAt; those beyond the
-// last key, up to a whole tile, are -inf. q: packed as QueryAt says, zero-padded.
-template <int kRows, class T>
-HWY_INLINE Extremes<kRows> Logits(const T* HWY_RESTRICT q, Index q_stride, const Rows<T>& k,
-                                  Index keys, float* HWY_RESTRICT logits, Ahead& shared) {
+// last key, up to a whole tile, are -inf. q: packed as QueryAt says, zero-padded. kHeld: vectors of
+// a row of K; 0: any.
+template <int kRows, int kHeld, class T>
+HWY_INLINE Extremes<kRows> LogitsHolding(const T* HWY_RESTRICT q, Index q_stride, const Rows<T>& k,
+                                         Index keys, float* HWY_RESTRICT logits) {
   const DF df;
-  Ahead ahead = shared;  // in registers
   constexpr int kKeys = kTileKeys<kRows>, kVectors = kGroupVectors<kRows>;
-  constexpr int kSums = kKeys * kRows / kLanes;
+  constexpr int kSums = kKeys * kPlaces<kRows> / kLanes;
   Extremes<kRows> extremes;
   Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
     extremes.max[v] = hn::Set(df, kNegInf);
     extremes.sum[v] = hn::Zero(df);
   });
+  const LaneQueries<kRows, kHeld, T> queries(q, q_stride);
   const auto tile = [&](auto row, VF(&sums)[kSums]) ATTNBENCH_INLINED {
     if constexpr (kRowsInBlocks<kRows>) {
-      TileInBlocks<kRows>(q, row, k.columns, sums, ahead);
+      TileInBlocks<kRows>(q, row, k, sums);
     } else {
-      TileInLanes<kRows>(q, q_stride, row, k.columns, sums, ahead);
+      TileInLanes(queries, row, k.columns, sums);
     }
     Unroll<kSums>([&](auto i) ATTNBENCH_INLINED {
       extremes.sum[i % kVectors] = hn::Add(extremes.sum[i % kVectors], sums[i]);
@@ -363,7 +328,7 @@ HWY_INLINE Extremes<kRows> Logits(const T* HWY_RESTRICT q, Index q_stride, const
   };
   const auto keep = [&](Index j, const VF(&sums)[kSums]) ATTNBENCH_INLINED {
     Unroll<kSums>([&](auto i) ATTNBENCH_INLINED {
-      hn::Store(sums[i], df, logits + j * kRows + i * kLanes);
+      hn::Store(sums[i], df, logits + j * kPlaces<kRows> + i * kLanes);
       extremes.max[i % kVectors] = hn::Max(extremes.max[i % kVectors], sums[i]);
     });
   };
@@ -385,8 +350,19 @@ HWY_INLINE Extremes<kRows> Logits(const T* HWY_RESTRICT q, Index q_stride, const
     });
     keep(j, sums);
   }
-  shared = ahead;
   return extremes;
+}
+
+template <int kRows, class T>
+HWY_INLINE Extremes<kRows> Logits(const T* HWY_RESTRICT q, Index q_stride, const Rows<T>& k,
+                                  Index keys, float* HWY_RESTRICT logits) {
+  if constexpr (!kRowsInBlocks<kRows> && kHeldQueries > 0) {
+    constexpr Index kVector = kLanes * 4 / sizeof(T);
+    if (k.columns == 8 * kVector) return LogitsHolding<kRows, 8>(q, q_stride, k, keys, logits);
+    if (k.columns == 4 * kVector) return LogitsHolding<kRows, 4>(q, q_stride, k, keys, logits);
+    if (k.columns == 2 * kVector) return LogitsHolding<kRows, 2>(q, q_stride, k, keys, logits);
+  }
+  return LogitsHolding<kRows, 0>(q, q_stride, k, keys, logits);
 }
 
 }  // namespace decode

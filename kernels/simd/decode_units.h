@@ -76,16 +76,18 @@ struct Part {
 
 struct Layout {
   Index rows;  // of a unit at most, in whole tiles
-  Index q_stride, out_stride, key_block;
-  bool streams;   // too few rows for arithmetic to matter
-  bool balanced;  // so few that it takes about as long as reading
-  bool widen;     // bf16 that must become f32 first
+  Index q_stride, out_stride;
+  Index key_block;  // keys summed on their own, and split over threads
+  Index chunk;      // keys whose logits are in flight
+  bool widen;       // bf16 that must become f32 first
 
   struct Thread {
     std::byte* q;                    // packed, tile by tile
     float *reference, *sum, *check;  // lanes of a tile's RowState
-    float* logits;                   // [rows][key_block]: then weights
+    float* max;                      // of a chunk's logits, in the same lanes
+    float* logits[2];                // [rows][chunk]: then weights; of two chunks in turn
     float* correction;               // [rows]
+    float* out;                      // [rows][out_stride]: of a block
     float *k, *v;                    // widened
     Part parts[3];                   // handed over by the stretch before; to the one after; whole
   };
@@ -95,10 +97,12 @@ struct Layout {
     t.reference = arena->Take<float>(rows * 16);
     t.sum = arena->Take<float>(rows * 16);
     t.check = arena->Take<float>(rows * 16);
-    t.logits = arena->Take<float>(rows * RoundUp(key_block, 16));
+    t.max = arena->Take<float>(rows * 16);
+    for (float*& logits : t.logits) logits = arena->Take<float>(rows * chunk);
     t.correction = arena->Take<float>(rows);
-    t.k = widen ? arena->Take<float>(key_block * p.head_dim) : nullptr;
-    t.v = widen ? arena->Take<float>(key_block * p.v_dim) : nullptr;
+    t.out = arena->Take<float>(rows * out_stride);
+    t.k = widen ? arena->Take<float>(chunk * p.head_dim) : nullptr;
+    t.v = widen ? arena->Take<float>(chunk * p.v_dim) : nullptr;
     for (Part& part : t.parts) {
       part.out = arena->Take<float>(rows * out_stride);
       part.reference = arena->Take<float>(rows);

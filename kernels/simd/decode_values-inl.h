@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The outputs of a few query rows: weights times V over a run of keys. Lanes hold columns of V,
-// sums stay in registers over the whole run, and a vector of V that is loaded serves all rows of
-// the tile. Weights come in the order of LogitAt.
+// sums stay in registers over the run, and a vector of V that is loaded serves all rows of the
+// panel. Weights come in the order of LogitAt. Where K is read line after line V is too: its panels
+// are whole rows, if registers hold the sums of as many columns.
 
 #if defined(ATTNBENCH_KERNELS_SIMD_DECODE_VALUES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ATTNBENCH_KERNELS_SIMD_DECODE_VALUES_INL_H_
@@ -10,6 +11,8 @@
 #define ATTNBENCH_KERNELS_SIMD_DECODE_VALUES_INL_H_
 #endif
 
+#include <algorithm>
+#include <bit>
 #include <type_traits>
 
 #include "hwy/highway.h"
@@ -29,9 +32,10 @@ struct Values<float> {
   static constexpr int kStep = 1, kWide = 1;
   using Weight = float;
   static HWY_INLINE VF Broadcast(const float* w) { return hn::Set(DF(), *w); }
-  template <bool kPartial, bool kReused>
-  static HWY_INLINE void Load(const float* row, const float*, Index count, VF (&y)[1]) {
-    y[0] = InRegister<kReused>(kPartial ? hn::LoadN(DF(), row, count) : hn::LoadU(DF(), row));
+  // Of one row or two: vectors as they are multiplied.
+  template <int kGroups>
+  static HWY_INLINE void Combine(const VF (&x)[kStep][kGroups], VF (&y)[kGroups]) {
+    for (int g = 0; g < kGroups; ++g) y[g] = x[0][g];
   }
   static HWY_INLINE VF MulAdd(VF w, VF y, VF sum) { return hn::MulAdd(w, y, sum); }
 };
@@ -45,16 +49,15 @@ struct Values<BF16> {
     return hn::BitCast(DBF(), hn::Set(hn::RebindToSigned<DF>(), pair));
   }
   // Columns come out permuted within 8: AddValues' output is in the order of OutputAt.
-  template <bool kPartial, bool>
-  static HWY_INLINE void Load(const BF16* row, const BF16* next, Index count, VBF (&y)[2]) {
+  template <int kGroups>
+  static HWY_INLINE void Combine(const VBF (&x)[kStep][kGroups], VBF (&y)[2 * kGroups]) {
     const hn::RebindToUnsigned<DBF> du;
     const DBF d;
-    const auto load = [&](const BF16* from) ATTNBENCH_INLINED {
-      return hn::BitCast(du, kPartial ? hn::LoadN(d, from, count) : hn::LoadU(d, from));
-    };
-    const auto a = load(row), b = next ? load(next) : hn::Zero(du);
-    y[0] = hn::BitCast(d, hn::InterleaveLower(du, a, b));
-    y[1] = hn::BitCast(d, hn::InterleaveUpper(du, a, b));
+    Unroll<kGroups>([&](auto g) ATTNBENCH_INLINED {
+      const auto a = hn::BitCast(du, x[0][g]), b = hn::BitCast(du, x[1][g]);
+      y[2 * g] = hn::BitCast(d, hn::InterleaveLower(du, a, b));
+      y[2 * g + 1] = hn::BitCast(d, hn::InterleaveUpper(du, a, b));
+    });
   }
   static HWY_INLINE VF MulAdd(VBF w, VBF y, VF sum) { return Element<BF16>::Dot(w, y, sum); }
 };
@@ -90,90 +93,96 @@ HWY_INLINE void CopyRow(const float* from, Index columns, BFloat16* to) {
   for (; c < columns; ++c) to[c] = BFloat16::FromFloat(from[OutputAt<T>(c)]);
 }
 
-// Panel of kGroups groups of columns: out[r] = out[r] * correction[r] + sum_j w[r][j] v[j]. The sum
-// starts from zero in every run: one that goes on through all of them errs more the longer it is.
-template <int kRows, int kGroups, bool kPartial, class T>
+// Panel of kGroups groups of columns and kCount rows of kRows: sums[r] += sum_j w[r][j] v[j].
+template <int kRows, int kFirst, int kCount, int kGroups, bool kPartial, class T>
 HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights, const Rows<T>& v,
-                         Index keys, const float* HWY_RESTRICT correction, float* HWY_RESTRICT out,
-                         Index out_stride, Ahead& shared) {
-  Ahead ahead = shared;  // in registers
+                         Index keys, float* HWY_RESTRICT sums, Index stride) {
   using E = Values<T>;
   constexpr int kKeys = kGroup<kRows>, kVectors = kGroups * E::kWide;
   constexpr int kPer = E::kWide * kLanes;
   // A multiply-add takes 4 cycles: few accumulators are doubled.
-  constexpr int kSets = kRows * kVectors <= 4 ? 2 : 1;
+  constexpr int kSets = kCount * kVectors <= 4 ? 2 : 1;
   const DF df;
   const Index last = v.columns - (kGroups - 1) * kPer;
-  VF acc[kSets][kRows][kVectors];
-  Unroll<kSets>([&](auto s) ATTNBENCH_INLINED {
-    Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
-      Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED { acc[s][r][x] = hn::Zero(df); });
+  VF acc[kSets][kCount][kVectors];
+  const auto place = [&](auto r, auto x)
+                         ATTNBENCH_INLINED { return sums + (kFirst + r) * stride + x * kLanes; };
+  Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
+    Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED {
+      acc[0][r][x] = hn::Load(df, place(r, x));
+      if constexpr (kSets == 2) acc[1][r][x] = hn::Zero(df);
     });
   });
-  const auto step = [&](Index j, auto k, bool pair) ATTNBENCH_INLINED {
+  InOrder in_order;
+  const typename Element<T>::D d;
+  using V = hn::Vec<typename Element<T>::D>;
+  // Rows j + k ... of `rows`.
+  const auto step = [&](Index j, auto k, int rows) ATTNBENCH_INLINED {
     constexpr int set = k / E::kStep % kSets;
-    const T* row = v[j + k];
-    const T* next = E::kStep == 2 && pair ? row + v.stride : nullptr;
-    decltype(E::Broadcast(weights)) y[kGroups][E::kWide];
-    Unroll<kGroups>([&](auto g) ATTNBENCH_INLINED {
-      E::template Load<kPartial && g == kGroups - 1, (kRows > 1)>(
-          row + g * kPer, next ? next + g * kPer : next, last, y[g]);
-    });
-    Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
-      const auto w = InRegister<(kVectors > 1)>(E::Broadcast(weights + j * kRows + r * kKeys + k));
-      Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED {
-        acc[set][r][x] = E::MulAdd(w, y[x / E::kWide][x % E::kWide], acc[set][r][x]);
+    V x[E::kStep][kGroups], y[kVectors];
+    Unroll<E::kStep>([&](auto s) ATTNBENCH_INLINED {
+      const T* const row = v[j + k + s];
+      Unroll<kGroups>([&](auto g) ATTNBENCH_INLINED {
+        if (s >= rows) {
+          x[s][g] = hn::Zero(d);
+        } else if constexpr (kPartial && g == kGroups - 1) {
+          x[s][g] = in_order.LoadN(d, row + g * kPer, last);
+        } else if constexpr (kRowsInBlocks<kRows>) {
+          v.Fetch(row + g * kPer);
+          x[s][g] = InRegister(hn::LoadU(d, row + g * kPer));
+        } else {
+          x[s][g] = in_order.Load(d, row + g * kPer);
+        }
       });
+    });
+    E::Combine(x, y);
+    Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
+      const auto w = InRegister<(kVectors > 1)>(
+          E::Broadcast(weights + j * kPlaces<kRows> + (kFirst + r) * kKeys + k));
+      Unroll<kVectors>(
+          [&](auto x) ATTNBENCH_INLINED { acc[set][r][x] = E::MulAdd(w, y[x], acc[set][r][x]); });
     });
   };
   Index j = 0;
   for (; j + kKeys <= keys; j += kKeys) {
     Unroll<kKeys / E::kStep>([&](auto k) ATTNBENCH_INLINED {
-      ahead.Fetch();
-      step(j, std::integral_constant<int, k * E::kStep>(), true);
+      step(j, std::integral_constant<int, k * E::kStep>(), E::kStep);
     });
   }
   if (j < keys) {
     Unroll<kKeys / E::kStep>([&](auto k) ATTNBENCH_INLINED {
       constexpr int at = k * E::kStep;
-      if (j + at < keys) step(j, std::integral_constant<int, at>(), j + at + 1 < keys);
+      if (j + at < keys) {
+        step(j, std::integral_constant<int, at>(), std::min<int>(E::kStep, keys - j - at));
+      }
     });
   }
-  Unroll<kRows>([&](auto r) ATTNBENCH_INLINED {
-    const VF factor = hn::Set(df, correction[r]);
+  Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
     Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED {
       VF sum = acc[0][r][x];
       if constexpr (kSets == 2) sum = hn::Add(sum, acc[1][r][x]);
-      float* const to = out + r * out_stride + x * kLanes;
-      hn::Store(hn::MulAdd(factor, hn::Load(df, to), sum), df, to);
+      hn::Store(sum, df, place(r, x));
     });
   });
-  shared = ahead;
 }
 
-// Groups of columns of a whole panel: 16 accumulators of 32 registers, 8 of 16; eight vectors a row
-// keep its lines together.
-template <int kRows, class T>
-constexpr int kPanelGroups =
-    std::max(1, std::min(8, (kLanes == 16 ? 16 : 8) / kRows) / Values<T>::kWide);
+// Groups of columns of a whole panel: 16 accumulators of 32 registers (24 for three rows), 8 of 16.
+template <int kCount, class T>
+constexpr int kPanelGroups = std::max(1, std::min(8, (kLanes < 16   ? 8
+                                                      : kCount == 3 ? 24
+                                                                    : 16) /
+                                                         kCount) /
+                                             Values<T>::kWide);
 
-// Calls of Ahead::Fetch in AddValues, about.
-template <int kRows, class T>
-constexpr Index ValueSteps(Index keys, Index columns) {
-  constexpr Index kPer = kPanelGroups<kRows, T> * Values<T>::kWide * kLanes;
-  return (columns + kPer - 1) / kPer * ((keys + Values<T>::kStep - 1) / Values<T>::kStep);
-}
-
-// All columns; out is [kRows][out_stride], whole vectors.
-template <int kRows, class T>
-HWY_INLINE void AddValues(const typename Values<T>::Weight* HWY_RESTRICT weights, const Rows<T>& v,
-                          Index keys, const float* HWY_RESTRICT correction, float* HWY_RESTRICT out,
-                          Index out_stride, Ahead& ahead) {
-  constexpr int kPer = Values<T>::kWide * kLanes, kGroups = kPanelGroups<kRows, T>;
+// kCount rows from kFirst on, all columns; sums is [kRows][stride], whole vectors.
+template <int kRows, int kFirst, int kCount, class T>
+HWY_INLINE void AddRows(const typename Values<T>::Weight* HWY_RESTRICT weights, const Rows<T>& v,
+                        Index keys, float* HWY_RESTRICT sums, Index stride) {
+  constexpr int kPer = Values<T>::kWide * kLanes, kGroups = kPanelGroups<kCount, T>;
   Index c = 0;
   const auto panel = [&](auto groups, auto partial) ATTNBENCH_INLINED {
-    AddPanel<kRows, groups, partial, T>(weights, {v.data + c, v.stride, v.columns - c}, keys,
-                                        correction, out + c, out_stride, ahead);
+    AddPanel<kRows, kFirst, kCount, groups, partial, T>(
+        weights, {v.data + c, v.stride, v.columns - c, v.ahead}, keys, sums + c, stride);
     c += groups * kPer;
   };
   while (c + kGroups * kPer <= v.columns)
@@ -186,6 +195,39 @@ HWY_INLINE void AddValues(const typename Values<T>::Weight* HWY_RESTRICT weights
   }
   while (c + kPer <= v.columns) panel(std::integral_constant<int, 1>(), std::false_type());
   if (c < v.columns) panel(std::integral_constant<int, 1>(), std::true_type());
+}
+
+// Rows in lanes: V is read line after line if all is one panel, nearly so if its rows are short.
+// Else panels take turns every few keys, whose lines the first-level cache still holds: 32
+// accumulators, of four rows of 8 vectors, are too many, so three rows are served at a time, then
+// the last. Rows longer than a panel are no stream to the hardware's prefetchers: a turn of them is
+// asked for.
+template <class T>
+constexpr Index kTurnKeys = 32 / sizeof(T);
+
+template <int kRows, class T>
+HWY_INLINE void AddValues(const typename Values<T>::Weight* HWY_RESTRICT weights, const Rows<T>& v,
+                          Index keys, float* HWY_RESTRICT sums, Index stride) {
+  constexpr Index kLine = 64 / sizeof(T), kPer = Values<T>::kWide * kLanes;
+  const Index groups = v.columns / kPer;
+  const bool one_panel = v.columns % kPer == 0 && groups <= kPanelGroups<kRows, T> &&
+                         std::has_single_bit(static_cast<std::size_t>(groups));
+  if (kRowsInBlocks<kRows> || one_panel || v.columns < 4 * kLine)
+    return AddRows<kRows, 0, kRows>(weights, v, keys, sums, stride);
+  if constexpr (!kRowsInBlocks<kRows>) {
+    constexpr int kFirst = std::min(kRows, 3);
+    const bool longer = groups > kPanelGroups<kFirst, T>;
+    for (Index j = 0; j < keys; j += kTurnKeys<T>) {
+      const Rows<T> turn = {v[j], v.stride, v.columns, v.ahead};
+      const auto* const w = weights + j * kPlaces<kRows>;
+      const Index count = std::min(kTurnKeys<T>, keys - j);
+      for (Index i = 0; longer && i < count; ++i) {
+        for (Index c = 0; c < v.columns; c += kLine) v.Fetch(turn[i] + c);
+      }
+      AddRows<kRows, 0, kFirst>(w, turn, count, sums, stride);
+      if constexpr (kRows == 4) AddRows<kRows, 3, 1>(w, turn, count, sums, stride);
+    }
+  }
 }
 
 }  // namespace decode

@@ -25,47 +25,48 @@ struct RowState {
   float* reference;   // log2: weights are relative to 2 to it. -inf: no key yet
   float* sum;         // of the weights
   float* check;       // of the logits: not finite if one of them is not
-  float* correction;  // a float a row: what the output so far must be multiplied by
+  float* correction;  // a float a row: what the output so far must be multiplied by, if any moved
 };
 
 // Moves references that a logit passes by more than 2^16: no reduction across lanes, no rescaling
-// for most runs.
+// for most runs. Whether any moved.
 template <int kRows>
-HWY_INLINE void MoveReferences(const VF* max, VF scale, const RowState& s) {
+HWY_INLINE bool MoveReferences(const VF* max, VF scale, const RowState& s) {
   const DF df;
   constexpr int kVectors = kGroupVectors<kRows>, kKeys = kGroup<kRows>;
-  std::fill_n(s.correction, kRows, 1.0f);
   bool stay = true;
   Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
     const VF bound = hn::Add(hn::Load(df, s.reference + v * kLanes), hn::Set(df, 16.0f));
     stay = stay && hn::AllTrue(df, hn::Le(hn::Mul(max[v], scale), bound));
   });
-  if (HWY_LIKELY(stay)) return;
+  if (HWY_LIKELY(stay)) return false;
   HWY_ALIGN float lanes[kVectors * kLanes];
   Unroll<kVectors>(
       [&](auto v) ATTNBENCH_INLINED { hn::Store(hn::Mul(max[v], scale), df, lanes + v * kLanes); });
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kPlaces<kRows>; ++r) {
     float* const reference = s.reference + r * kKeys;
     const float old = *reference;
     float now = old;
     for (int i = 0; i < kKeys; ++i) now = std::max(now, lanes[r * kKeys + i]);
     // Infinite logits make rows that are not finite; those are computed anew in the end.
-    if (old > kNegInf) s.correction[r] = std::exp2(old - now);
+    s.correction[r] = old > kNegInf ? std::exp2(old - now) : 1.0f;
     for (int i = 0; i < kKeys; ++i) {
       reference[i] = now;
       s.sum[r * kKeys + i] *= s.correction[r];
     }
   }
+  return true;
 }
 
 // The weights of `keys` keys in the place of their logits; bf16 ones lie packed at its beginning.
+// Whether references moved.
 template <int kRows, class T>
-HWY_INLINE void ToWeights(const VF* max, float factor, Index keys, float* HWY_RESTRICT logits,
+HWY_INLINE bool ToWeights(const VF* max, float factor, Index keys, float* HWY_RESTRICT logits,
                           const RowState& s) {
   const DF df;
   constexpr int kVectors = kGroupVectors<kRows>, kKeys = kGroup<kRows>;
   const VF scale = hn::Set(df, factor);
-  MoveReferences<kRows>(max, scale, s);
+  const bool moved = MoveReferences<kRows>(max, scale, s);
   VF shift[kVectors], sum[kVectors];
   Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
     shift[v] = hn::Load(df, s.reference + v * kLanes);
@@ -74,7 +75,7 @@ HWY_INLINE void ToWeights(const VF* max, float factor, Index keys, float* HWY_RE
   });
   for (Index j = 0; j < keys; j += kKeys) {
     Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
-      const Index at = j * kRows + v * kLanes;
+      const Index at = j * kPlaces<kRows> + v * kLanes;
       const VF x = hn::MulSub(hn::Load(df, logits + at), scale, shift[v]);
       if constexpr (std::is_same_v<T, BF16>) {
         // Rounded half up: to nearest but for ties. The sum is that of the rounded weights.
@@ -92,6 +93,7 @@ HWY_INLINE void ToWeights(const VF* max, float factor, Index keys, float* HWY_RE
     });
   }
   Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED { hn::Store(sum[v], df, s.sum + v * kLanes); });
+  return moved;
 }
 
 }  // namespace decode
