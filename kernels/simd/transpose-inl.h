@@ -130,29 +130,32 @@ HWY_INLINE void TransposeIn(const LaneRows<const T>& rows, Index columns, float 
                        : TransposeInAs<false>(rows, columns, factor, to, stride);
 }
 
+// The same of bf16 as they stand, eight columns a block.
+template <bool kWhole>
+HWY_INLINE VF PairBlocks(const LaneRows<const BFloat16>& rows, Index column, int r) {
+  const auto piece = [&](int b) ATTNBENCH_INLINED {
+    const BFloat16* row = rows.Row<kWhole>(4 * b + r) + column;
+    return Load4(reinterpret_cast<const float*>(row));
+  };
+#if HWY_MAX_BYTES == 64
+  const hn::Full256<float> d8;
+  return hn::Combine(DF(), hn::Combine(d8, piece(3), piece(2)),
+                     hn::Combine(d8, piece(1), piece(0)));
+#else  // no target with bf16 dots has shorter vectors
+  (void)piece;
+  return hn::Zero(DF());
+#endif
+}
+
 // to[c * stride + lane] = the pair row[lane][2 c], row[lane][2 c + 1], for all pairs of `columns`
 // columns; an odd column is paired with zero.
 template <bool kWhole>
 HWY_INLINE void TransposePairsAs(const LaneRows<const BFloat16>& rows, Index columns, float* to,
                                  Index stride) {
-  const auto words = [&](int r, Index c) ATTNBENCH_INLINED {
-    const auto piece = [&](int b) ATTNBENCH_INLINED {
-      const BFloat16* row = rows.template Row<kWhole>(4 * b + r) + 2 * c;
-      return Load4(reinterpret_cast<const float*>(row));
-    };
-#if HWY_MAX_BYTES == 64
-    const hn::Full256<float> d8;
-    return hn::Combine(DF(), hn::Combine(d8, piece(3), piece(2)),
-                       hn::Combine(d8, piece(1), piece(0)));
-#else  // no target with bf16 dots has shorter vectors
-    (void)piece;
-    return hn::Zero(DF());
-#endif
-  };
   Index c = 0;
   for (; 2 * c + 8 <= columns; c += 4) {
     VF v[4];
-    Unroll<4>([&](auto r) ATTNBENCH_INLINED { v[r] = words(r, c); });
+    Unroll<4>([&](auto r) ATTNBENCH_INLINED { v[r] = PairBlocks<kWhole>(rows, 2 * c, r); });
     Transpose4x4(v[0], v[1], v[2], v[3]);
     Unroll<4>([&](auto r) ATTNBENCH_INLINED { hn::StoreU(v[r], DF(), to + (c + r) * stride); });
   }
