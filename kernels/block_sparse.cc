@@ -10,9 +10,10 @@
 //
 // The runs are planned: found on the way, as top_blocks does with its high tiles, those of single
 // pairs cost as much as attending them (a band: 2.3 times dense a pair for 1.2).
-// A pair costs, in dense flash's (Zen 4, n = 4096, d = 64, 130 to 700 keys a query): tiles of 64
-// 1.1, of 32 1.2, of 16 1.3 to 1.4; a band with global tokens 1.4; a dilated window of 129
-// keys 1.8.
+// A pair costs, in dense flash's (Zen 4, d = 64, n = 4096, 130 to 700 keys a query): tiles of 64
+// 1.1, of 32 1.2, of 16 1.3 to 1.4; at n = 2048, of 130 keys: a dilated window 1.2, a band with
+// global tokens 1.2 to 1.3 (1.5 to 1.8 at n = 512, of 64 keys: four queries that see all keys fill
+// a quarter of a vector). Tiles of 8 cost 2.4 to 2.7: half a vector has no use for them.
 //
 // Papers: Zaheer et al. 2020 (BigBird), Beltagy et al. 2020 (Longformer: global tokens, dilation),
 // Child et al. 2019 (block-sparse kernels). Engine: simd/attend-inl.h, as in flash.
@@ -20,6 +21,7 @@
 // lanes that a tile leaves out: none where tiles are as high as a vector or higher. O(d) memory a
 // thread (bf16: a copy of the values).
 #include <numeric>
+#include <optional>
 
 #include "kernels/simd/target.h"
 #include "kernels/simd/tile_attention.h"
@@ -33,7 +35,7 @@ AttendOptions OptionsOf(const Options& options) { return {.key_block = options["
 struct ClassOfRows {
   Index first_query = 0, first_key = 0;
   Problem problem;
-  TilePlan plan = {};
+  std::optional<RunPlan> plan = {};
 };
 using Classes = std::vector<ClassOfRows>;
 
@@ -63,7 +65,7 @@ Classes ClassesOf(const Problem& p) {
   const Index shift = t.column.front() - row;
   Classes classes;
   for (Index r = 0; r < apart; ++r) {
-    ClassOfRows c{r, ((r + shift) % apart + apart) % apart, p, {}};
+    ClassOfRows c{r, ((r + shift) % apart + apart) % apart, p};
     const auto rows = [&](Index all, Index from) { return (all - from + apart - 1) / apart; };
     Problem& q = c.problem;
     q.queries = rows(p.queries, r), q.keys = rows(p.keys, c.first_key);
@@ -132,7 +134,7 @@ void RunClass(const ClassOfRows& c, Index classes, const Problem& p, const Input
   if (out.lse) to.lse = scratch.lse;
   Context own = context;
   own.workspace = arena.Take<std::byte>(0);
-  AttendTiles(c.problem, mine, to, OptionsOf(*context.options), own, &c.plan);
+  AttendTiles(c.problem, mine, to, OptionsOf(*context.options), own, &*c.plan);
   if (!out.lse) return;
   for (Index row = 0; row < p.batch * p.heads; ++row)
     for (Index i = 0; i < c.problem.queries; ++i)
@@ -143,7 +145,7 @@ void RunClass(const ClassOfRows& c, Index classes, const Problem& p, const Input
 void Run(const Problem& p, const Inputs& in, const Output& out, const Context& context) {
   const Classes& classes = *static_cast<const Classes*>(context.plan);
   if (classes.size() == 1) {
-    AttendTiles(p, in, out, OptionsOf(*context.options), context, &classes.front().plan);
+    AttendTiles(p, in, out, OptionsOf(*context.options), context, &*classes.front().plan);
     return;
   }
   for (const ClassOfRows& c : classes) RunClass(c, std::ssize(classes), p, in, out, context);

@@ -12,14 +12,25 @@
 //   a first pass, over blocks of a class, leaves what it has of each query, and a second pass, over
 //   blocks of neighbours and their bands, goes on from there. The class leaves out what the band
 //   has.
+// Which runs of keys a block sees is planned (simd/strided_plan-inl.h).
 //
-// Speed per admitted pair over dense flash's (f32, window 64, stride 64, one core of Zen 4), by
-// classes -> by lanes:
-//            d = 64, n = 256   512         2048        4096        d = 128, n = 2048
-//   causal   .38 -> .51        .48 -> .56  .58 -> .63  .59 -> .62  .58 -> .60
-//   not                                    .69 -> .76  .66 -> .70  .67 -> .70
-// What remains: lanes compute 1.19 ... 1.23 times what is admitted (causal; classes 1.25 ... 1.30);
-// the band takes half the time, the transposes of K, V, queries and outputs a fifth.
+// Speed per admitted pair over dense flash's (window 64, stride 64, one core of Zen 4), by classes
+// -> by lanes, and of columns:
+//            f32, d = 64, n = 256   512         2048        4096        d = 128, n = 2048
+//   causal        .37 -> .61        .46 -> .58  .56 -> .62  .61 -> .66  .49 -> .56
+//   not           .46 -> .75        .56 -> .72  .67 -> .75  .72 -> .77  .62 -> .67
+//   columns, causal  .73            .72         .75         .78         .69
+//            bf16, d = 64                       2048        4096
+//   causal                                      .45 -> .55  .50 -> .56
+//   not                                         .56 -> .67  .61 -> .71
+// What remains: lanes compute 1.19 ... 1.28 times what is admitted (causal; classes 1.25 ... 1.37),
+// most of it at the edges of the band, which takes two thirds of the time; the transposes of K, V,
+// queries and outputs take a seventh. Of few keys a query this is dear: 64 of 512 keys, eight of
+// them in strides, cost 1.7 to 1.9 times a dense pair.
+// What helped: runs planned, not found by every head on its way (fixed blocks of 44 keys: 1.9 ->
+// 1.6 times a dense pair; columns 1.6 -> 1.5); a few columns on both sides of the band as one run
+// with a hole, a tile instead of two (longer runs lose: every row is masked); strips packed a few
+// heads at a time; no rows of a strip that have no keys.
 // Tried and lost: lanes for strips of 1 MiB (d = 64, n = 8192; d = 128, n = 4096): 0 ... -5 %; 64
 // keys a block instead of 96: -1 ... -2 %; by classes, two partial outputs merged by log-sum-exp,
 // which reads and writes all of them once more.
@@ -29,9 +40,7 @@
 // Cost: 2 a (d + d_v) flops, a the admitted pairs, and as many more as blocks stick out of the
 // band. Workspace O(n (d + d_v)): the gathered columns (n / stride rows), the strips of lanes (n
 // to 5 n rows, the most where n is 2 strides), or the classes (n rows) and one partial output.
-#include <numeric>
-
-#include "kernels/simd/sparse_runs.h"
+#include "kernels/simd/strided_plan.h"
 #include "kernels/simd/target.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -39,47 +48,13 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/simd/block_pass-inl.h"
-#include "kernels/simd/strided_lanes-inl.h"
+#include "kernels/simd/strided_plan-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attnbench {
 namespace HWY_NAMESPACE {
 namespace sparse_strided {
 
-// What every block needs to know of a problem's columns.
-struct Columns {
-  explicit Columns(const Problem& p) : strided(p.mask.pattern == Mask::Pattern::kStrided) {
-    const Index stride = p.mask.stride;
-    if (strided) {
-      keys = {stride, 0, 1};
-      step = stride / std::gcd(stride, std::abs(p.positions.query_step));
-      classes = std::min(stride, p.keys);
-      rows = (p.keys + stride - 1) / stride;
-    } else {
-      const AdmittedKeys a = p.Admitted(0, p.keys);
-      keys = {a.stride, a.residue, a.width};
-      rows = keys.Below(p.keys);
-    }
-  }
-  // The class of a query: keys residue, residue + stride, ...
-  ColumnKeys Class(const Problem& p, Index query) const {
-    const Index x = p.QueryPosition(query) - p.positions.key_origin;
-    return {p.mask.stride, (x % p.mask.stride + p.mask.stride) % p.mask.stride, 1};
-  }
-
-  bool strided;
-  ColumnKeys keys;    // strided: of the class with residue 0
-  Index step = 1;     // from one query of a class to the next
-  Index classes = 1;  // that have keys; else all columns are one class
-  Index rows;         // gathered, of a class
-};
-
-// Whether keys in strides are attended by lanes, if wanted; else class by class.
-template <class T>
-bool Laned(const Problem& p, bool lanes) {
-  return lanes && std::is_same_v<T, float> && p.mask.pattern == Mask::Pattern::kStrided &&
-         StridedLanes::Serves(p);
-}
 inline AttendOptions WithGroup(AttendOptions options, bool laned) {
   if (laned) options.group = kBlocks;
   return options;
@@ -117,23 +92,22 @@ class Kernel {
   }
   std::size_t Bytes(int threads) const { return arena_.bytes() + threads * pass_.EngineBytes(); }
 
-  void Run(const Inputs& in, const Output& out, int threads) const {
+  void Run(const Inputs& in, const Output& out, const StridedPlan& plan, int threads) const {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-      laned_ ? Pack(in) : Gather(in);
+      if (!laned_) Gather(in);
       pass_.CopyKeys(in);
       LaneMask mask;
       Attender<T> engine = pass_.Engine(in, out, engines_);
-      if constexpr (std::is_same_v<T, float>) {
-        if (laned_) Lanes(in, &engine, &mask);
-      }
-      if (columns_.strided && !laned_) {
+      if (laned_) {
+        ByLanes(in, plan.bands, threads, &engine, &mask);
+      } else if (columns_.strided) {
         engine.ends().SaveTo(partial_);
-        Classes(in, &engine, &mask);
+        Classes(in, plan.columns, &engine, &mask);
         engine.ends().SaveTo({});
         engine.ends().ResumeFrom(partial_);
       }
-      if (!laned_) Bands(in, &engine, &mask);
+      if (!laned_) Bands(in, plan, &engine, &mask);
     }
   }
 
@@ -148,11 +122,25 @@ class Kernel {
                         strip_values_ + at * lanes_.ValueWords());
   }
 
-  void Pack(const Inputs& in) const {
+  // A few K/V heads at a time, which are then still near.
+  void ByLanes(const Inputs& in, const RunPlan& bands, int threads, Attender<T>* engine,
+               LaneMask* mask) const {
+    constexpr Index kNearBytes = 1 << 19;
+    const Index bytes = lanes_.strips() * (lanes_.KeyWords() + lanes_.ValueWords()) * 4;
+    const Index heads = p_.batch * p_.kv_heads, most = kNearBytes * threads / bytes;
+    for (Index head = 0, end; head < heads; head = end) {
+      end = std::min(heads, head + std::max<Index>(most, 1));
+      Pack(in, head, end);
+      AttendLanes(in, bands, head, end, engine, mask);
+    }
+    engine->Flush();
+  }
+
+  void Pack(const Inputs& in, Index head_begin, Index head_end) const {
     constexpr Index kChunk = 16;
     const Index strips = lanes_.strips(), chunks = (lanes_.rows() + kChunk - 1) / kChunk;
 #pragma omp for schedule(static)
-    for (Index i = 0; i < p_.batch * p_.kv_heads * chunks * strips; ++i) {
+    for (Index i = head_begin * chunks * strips; i < head_end * chunks * strips; ++i) {
       const Index head = i / (chunks * strips), begin = i / strips % chunks * kChunk;
       const Index b = head / p_.kv_heads;
       lanes_.Pack(in, b, head % p_.kv_heads, Strip(head, i % strips), begin,
@@ -161,36 +149,36 @@ class Kernel {
   }
 
   // Keys a stride apart by lanes, then the band of each block.
-  void Lanes(const Inputs& in, Attender<T>* engine, LaneMask* mask) const {
-    const Index columns = lanes_.columns();
+  void AttendLanes(const Inputs& in, const RunPlan& bands, Index head_begin, Index head_end,
+                   Attender<T>* engine, LaneMask* mask) const {
+    const Index columns = lanes_.columns(), each = p_.heads / p_.kv_heads;
     const Index groups = (lanes_.BlockRows(0) + kBlocks - 1) / kBlocks;
+    const Index items = each * columns * groups;  // of a K/V head
 #pragma omp for schedule(dynamic) nowait
-    for (Index item = 0; item < p_.batch * p_.heads * columns * groups; ++item) {
-      const Index b = item / (p_.heads * columns * groups),
-                  h = item / (columns * groups) % p_.heads;
+    for (Index item = head_begin * items; item < head_end * items; ++item) {
+      const Index head = item / items, b = head / p_.kv_heads, g = head % p_.kv_heads;
+      const Index h = g * each + item / (columns * groups) % each;
       const Index x = item / groups % columns;
       const Index r = (groups - 1 - item % groups) * kBlocks;  // if causal, the longest first
-      const Index g = p_.KvHead(h), limit = pass_.KeyLimit(p_, in, b);
+      const Index limit = pass_.KeyLimit(p_, in, b);
       const int count = static_cast<int>(std::min<Index>(kBlocks, lanes_.BlockRows(x) - r));
+      if (count < kBlocks) engine->Flush();  // lanes compute on the idle slots, too
       for (int i = 0; i < count; ++i)
         engine->Open(i, b, h, lanes_.First(x, r + i), lanes_.Rows(x, r + i));
       if (count > 0)
-        lanes_.Attend(
-            x, r, limit, [&](Index strip) { return Strip(b * p_.kv_heads + g, strip); }, engine);
+        lanes_.Attend(x, r, limit, [&](Index strip) { return Strip(head, strip); }, engine);
       const KeySource<T> keys = pass_.Keys(in, b, g);
       for (int i = 0; i < count; ++i) {
-        const Index first = lanes_.First(x, r + i);
         engine->Resume(i);
         engine->ExpectEnd(lanes_.First(x, r + i - kBlocks));
-        ForEachBandRun(p_, first, lanes_.Rows(x, r + i), limit, mask,
-                       [&](Index begin, Index end, const LaneMask* m) {
-                         engine->FetchLater(keys, end, std::min(end + p_.mask.stride, limit), 6);
-                         engine->Attend(keys, begin, end, m);
-                       });
+        bands.ForEach(lanes_.Block(x, r + i), limit, mask,
+                      [&](Index begin, Index end, const LaneMask* m) {
+                        engine->FetchLater(keys, end, std::min(end + p_.mask.stride, limit), 6);
+                        engine->Attend(keys, begin, end, m);
+                      });
         engine->End();
       }
     }
-    engine->Flush();
   }
 
   void Gather(const Inputs& in) const {
@@ -217,43 +205,44 @@ class Kernel {
   }
 
   // Bands, and the gathered columns that all queries share.
-  void Bands(const Inputs& in, Attender<T>* engine, LaneMask* mask) const {
+  void Bands(const Inputs& in, const StridedPlan& plan, Attender<T>* engine, LaneMask* mask) const {
     pass_.ForEachBlock([&](Index b, Index h, Index first, int rows) {
       const Index g = p_.KvHead(h), limit = pass_.KeyLimit(p_, in, b);
       const KeySource<T> keys = pass_.Keys(in, b, g);
       engine->Begin(b, h, first, rows);
-      ForEachBandRun(p_, first, rows, limit, mask, [&](Index begin, Index end, const LaneMask* m) {
-        engine->Attend(keys, begin, end, m);
-      });
+      plan.bands.ForEach(
+          first / kQueries, limit, mask,
+          [&](Index begin, Index end, const LaneMask* m) { engine->Attend(keys, begin, end, m); });
       if (columns_.strided) return;
       const KeySource<T> gathered = Gathered(b * p_.kv_heads + g, 0).Source(p_, in, b, g);
-      ForEachColumnRun(p_, columns_.keys, first, 1, rows, limit, mask,
-                       [&](Index begin, Index end, const LaneMask* m) {
-                         engine->Attend(gathered, begin, end, m);
-                       });
+      plan.columns.ForEach(first / kQueries, columns_.keys.Below(limit), mask,
+                           [&](Index begin, Index end, const LaneMask* m) {
+                             engine->Attend(gathered, begin, end, m);
+                           });
     });
     engine->Flush();
   }
 
   // kStrided: of each class its queries on its keys. A class is one thread's.
-  void Classes(const Inputs& in, Attender<T>* engine, LaneMask* mask) const {
-    const Index step = columns_.step, classes = std::min(step, p_.queries);
+  void Classes(const Inputs& in, const RunPlan& plan, Attender<T>* engine, LaneMask* mask) const {
+    const Index step = columns_.step, classes = columns_.QueryClasses(p_);
 #pragma omp for schedule(dynamic) nowait
     for (Index item = 0; item < p_.batch * p_.heads * classes; ++item) {
       const Index b = item / (p_.heads * classes), h = item / classes % p_.heads;
       const Index g = p_.KvHead(h), limit = pass_.KeyLimit(p_, in, b);
       const ColumnKeys keys = columns_.Class(p_, item % classes);
-      for (Index first = item % classes; first < p_.queries; first += kQueries * step) {
+      const Index seen = keys.Below(limit);
+      Index block = item % classes * columns_.ClassBlocks(p_);
+      for (Index first = item % classes; first < p_.queries; first += kQueries * step, ++block) {
         const int rows =
             static_cast<int>(std::min<Index>(kQueries, (p_.queries - first + step - 1) / step));
         engine->Begin(b, h, first, rows, step);
         if (keys.residue >= columns_.classes) continue;  // no key has it
         const KeySource<T> rows_of_class =
             Gathered(b * p_.kv_heads + g, keys.residue).Source(p_, in, b, g);
-        ForEachColumnRun(p_, keys, first, step, rows, limit, mask,
-                         [&](Index begin, Index end, const LaneMask* m) {
-                           engine->Attend(rows_of_class, begin, end, m);
-                         });
+        plan.ForEach(block, seen, mask, [&](Index begin, Index end, const LaneMask* m) {
+          engine->Attend(rows_of_class, begin, end, m);
+        });
       }
     }
     engine->Flush();
@@ -261,8 +250,8 @@ class Kernel {
   }
 
   const Problem& p_;
-  const Columns columns_;
-  const StridedLanes lanes_;
+  const StridedColumns columns_;
+  const StridedLanes<T> lanes_;
   const bool laned_;
   Arena arena_;
   const BlockPass<T> pass_;
@@ -286,38 +275,25 @@ void SparseStridedRun(const Problem& p, const Inputs& in, const Output& out,
                       const AttendOptions& options, bool lanes, const Context& context) {
   WithElement(p, [&](auto element) {
     sparse_strided::Kernel<decltype(element)>(p, options, lanes, context.workspace)
-        .Run(in, out, context.threads);
+        .Run(in, out, *static_cast<const StridedPlan*>(context.plan), context.threads);
+  });
+}
+
+std::shared_ptr<const void> SparseStridedPlan(const Problem& p, bool lanes) {
+  return WithElement(p, [&](auto element) {
+    return std::make_shared<StridedPlan>(MakeStridedPlan<decltype(element)>(p, lanes));
   });
 }
 
 Cost SparseStridedCost(const Problem& p, bool lanes) {
-  const sparse_strided::Columns columns(p);
+  const double pairs = static_cast<double>(p.batch * p.heads) * WithElement(p, [&](auto element) {
+                         return StridedPairs<decltype(element)>(p, lanes);
+                       });
+  const StridedColumns columns(p);
   const double columns_of_row = static_cast<double>(p.head_dim + p.v_dim);
-  const double heads = static_cast<double>(p.batch * p.heads);
-  const bool laned = WithElement(
-      p, [&](auto element) { return sparse_strided::Laned<decltype(element)>(p, lanes); });
   Cost cost = p.Useful();
-  cost.flops = cost.exps = 0;
-  if (!laned) {
-    const auto bands = [&](const Problem&, Index first, int rows, Index key_limit, LaneMask* mask,
-                           auto run) {
-      ForEachBandRun(p, first, rows, key_limit, mask, run);
-      if (!columns.strided) ForEachColumnRun(p, columns.keys, first, 1, rows, key_limit, mask, run);
-    };
-    cost = AttendBlocksCost(p, bands);
-  }
-  double pairs = laned ? StridedLanes(p).Pairs() : 0;
-  for (Index i = 0; columns.strided && !laned && i < std::min(columns.step, p.queries); ++i) {
-    for (Index first = i; first < p.queries; first += kQueries * columns.step) {
-      const int rows = static_cast<int>(
-          std::min<Index>(kQueries, (p.queries - first + columns.step - 1) / columns.step));
-      pairs += ComputedPairs(rows, [&](LaneMask* mask, auto run) {
-        ForEachColumnRun(p, columns.Class(p, i), first, columns.step, rows, p.keys, mask, run);
-      });
-    }
-  }
-  cost.flops += 2 * columns_of_row * pairs * heads;
-  cost.exps += pairs * heads;
+  cost.flops = 2 * columns_of_row * pairs;
+  cost.exps = pairs;
   const Index gathered = columns.strided ? p.keys : columns.rows;
   cost.bytes +=
       2.0 * SizeOf(p.dtype) * columns_of_row * static_cast<double>(p.batch * p.kv_heads * gathered);
@@ -335,6 +311,7 @@ namespace {
 HWY_EXPORT(SparseStridedRun);
 HWY_EXPORT(SparseStridedWorkspace);
 HWY_EXPORT(SparseStridedCost);
+HWY_EXPORT(SparseStridedPlan);
 
 AttendOptions OptionsOf(const Options& options) { return {.key_block = options["key_block"]}; }
 
@@ -351,7 +328,7 @@ ATTN_KERNEL(
         .name = "sparse_strided",
         .idea = "band and every stride-th key, gathered once into dense rows", .provides = kLse,
         .options = {{"key_block", 96, 16, 1024, "keys whose scores are in flight at once"},
-                    {"lanes", 1, 0, 1, "1: f32 strided by lanes where they fit; 0: by classes"}},
+                    {"lanes", 1, 0, 1, "1: strided by lanes where they fit; 0: by classes"}},
         .refuse = Refuse,
         .executed =
             [](const Problem& p, const Options& o) {
@@ -362,6 +339,8 @@ ATTN_KERNEL(
               return HWY_DYNAMIC_DISPATCH(SparseStridedWorkspace)(p, OptionsOf(o), o["lanes"] != 0,
                                                                   threads);
             },
+        .plan = [](const Problem& p, const Options& o,
+                   int) { return HWY_DYNAMIC_DISPATCH(SparseStridedPlan)(p, o["lanes"] != 0); },
         .run =
             [](const Problem& p, const Inputs& in, const Output& out, const Context& c) {
               HWY_DYNAMIC_DISPATCH(SparseStridedRun)(p, in, out, OptionsOf(*c.options),

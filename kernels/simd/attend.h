@@ -55,6 +55,11 @@ struct LaneMask {
     stride = Clamp(a.stride);
     width = Clamp(a.width);
   }
+  // Not ranges: [begin[q], end[q]) and the rows under sinks[q], of those under `end`.
+  void SetLeading(std::int32_t rows) {
+    ranges = false, stride = 0, admits = nullptr;
+    std::fill_n(limit, kLanes, rows);
+  }
 
  private:
   static std::int32_t Clamp(Index x) {

@@ -9,7 +9,7 @@
 //   keys    [rows / kSide][words][kSide][kLanes]
 //   values  [rows / kLaneRows][columns / kSide][kLaneRows][kSide][kLanes], columns padded with
 //   zeros,
-//           the last chunk of rows as long as it is
+//           the last chunk of rows as long as it is; of bf16, half as many rows: of pairs
 
 #if defined(ATTNBENCH_KERNELS_SIMD_LANE_TILES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ATTNBENCH_KERNELS_SIMD_LANE_TILES_INL_H_
@@ -41,9 +41,11 @@ struct KeyStrip {
   Index rows = 0;  // stored, a multiple of kSide
 
   float* Keys(Index row, Index words) const { return k + row * words * kLanes; }
-  // Of the chunk that starts at row `chunk`, all columns of the strip being `columns`.
-  float* Values(Index chunk, Index columns, Index column) const {
-    return v + (chunk * columns + column * std::min(kLaneRows, rows - chunk)) * kLanes;
+  // Of row `row`, whose chunk starts at `chunk`, all columns of the strip being `columns`.
+  template <class T>
+  float* Values(Index chunk, Index row, Index columns, Index column) const {
+    const Index at = chunk * columns + column * std::min(kLaneRows, rows - chunk);
+    return v + (at + (row - chunk) * kSide) / Words<T>::kElements * kLanes;
   }
 };
 
@@ -154,10 +156,28 @@ HWY_NOINLINE void LaneOutputTile(QueryBlock* blocks, int lane, Index column, int
   });
 }
 
+// A word of probabilities of one lane's rows, scores of a row after the other kBlocks vectors
+// apart.
+template <class T>
+HWY_INLINE VF LaneProbabilities(const float* scores) {
+  const DF d;
+  if constexpr (Words<T>::kElements == 1) {
+    return Exp2<5>(d, hn::Load(d, scores));
+  } else {  // as in tiles-inl.h
+    const hn::RebindToUnsigned<DF> du;
+    const hn::Repartition<std::uint16_t, DF> du16;
+    const VF even = Exp2<3, true>(d, hn::Load(d, scores));
+    const VF odd = Exp2<3, true>(d, hn::Load(d, scores + kBlocks * kLanes));
+    const auto low = hn::ShiftRight<16>(hn::BitCast(du, even));
+    return hn::BitCast(d, hn::OddEven(hn::BitCast(du16, odd), hn::BitCast(du16, low)));
+  }
+}
+
 // One vector of each of kBlocks open blocks, that at `lane`, attends rows [begin, end) of a strip.
 template <class T>
 void AttendStrip(const BlockEnds<T>& ends, Index words, Index v_dim, QueryBlock* blocks, int lane,
                  const KeyStrip& strip, Index begin, Index end, const LaneEdges& edges) {
+  using W = Words<T>;
   const DF d;
   HWY_ALIGN float s[kLaneRows * kBlocks * kLanes];
   HWY_ALIGN float max[kBlocks * kLanes];
@@ -173,17 +193,17 @@ void AttendStrip(const BlockEnds<T>& ends, Index words, Index v_dim, QueryBlock*
                        s + j * kBlocks * kLanes, max, sum);
     for (int i = 0; i < kBlocks; ++i) {
       PoisonSum(blocks[i], lane, hn::Load(d, sum + i * kLanes));
-      ends.MoveReference(&blocks[i], lane, hn::Load(d, max + i * kLanes), false, s + i * kLanes,
-                         rows, kBlocks * kLanes);
+      ends.MoveReference(&blocks[i], lane, hn::Load(d, max + i * kLanes), W::kElements == 2,
+                         s + i * kLanes, rows, kBlocks * kLanes);
     }
     VF total[kBlocks];
     Unroll<kBlocks>([&](auto i) ATTNBENCH_INLINED { total[i] = hn::Zero(d); });
-    for (Index j = 0; j < rows; ++j) {
+    const Index count = rows / W::kElements;
+    for (Index j = 0; j < count; ++j) {
       Unroll<kBlocks>([&](auto i) ATTNBENCH_INLINED {
-        float* x = s + (j * kBlocks + i) * kLanes;
-        const VF p = Exp2<5>(d, hn::Load(d, x));
-        hn::Store(p, d, x);
-        total[i] = hn::Add(total[i], p);
+        const VF p = LaneProbabilities<T>(s + (j * W::kElements * kBlocks + i) * kLanes);
+        hn::Store(p, d, s + (j * kBlocks + i) * kLanes);
+        total[i] = hn::Add(total[i], W::Sum(p));
       });
     }
     Unroll<kBlocks>([&](auto i) ATTNBENCH_INLINED {
@@ -192,7 +212,7 @@ void AttendStrip(const BlockEnds<T>& ends, Index words, Index v_dim, QueryBlock*
     });
     for (Index c = 0; c < v_dim; c += kSide)
       LaneOutputTile<T>(blocks, lane, c, static_cast<int>(std::min<Index>(kSide, v_dim - c)), s,
-                        strip.Values(chunk, columns, c) + (at - chunk) * kSide * kLanes, rows);
+                        strip.Values<T>(chunk, at, columns, c), count);
   }
 }
 

@@ -28,7 +28,7 @@ struct ColumnKeys {
 };
 
 // Rows of `keys` that queries first, first + step, ... see and that are neither in their band nor
-// sinks: left of the band, then right of it. Calls run as ForEachBandRun does.
+// sinks: left of the band, then right of it, or both at once. Calls run as ForEachBandRun does.
 template <class Run>
 void ForEachColumnRun(const Problem& p, const ColumnKeys& keys, Index first, Index step, int rows,
                       Index key_limit, LaneMask* mask, Run run) {
@@ -45,6 +45,25 @@ void ForEachColumnRun(const Problem& p, const ColumnKeys& keys, Index first, Ind
     const Index begin = keys.Below(std::max(a.sinks, a.band_end));
     return RowRange{begin, std::max(begin, keys.Below(a.limit))};
   };
+  // A band that hides few rows of few columns is a hole in one run of both sides: one tile instead
+  // of two that are not full.
+  constexpr Index kHole = 8, kFew = 24;
+  const RowRange lefts[] = {left(0), left(rows - 1)}, rights[] = {right(0), right(rows - 1)};
+  const Index hole_begin = std::min(lefts[0].end, lefts[1].end);
+  const Index hole_end = std::max(rights[0].begin, rights[1].begin);
+  const Index begin = lefts[0].begin, end = std::max(rights[0].end, rights[1].end);
+  if (lefts[1].begin == begin && begin < hole_begin && hole_end < end && end - begin <= kFew &&
+      hole_end - hole_begin <= kHole) {
+    RowRange l = lefts[0], r = rights[0];
+    for (int lane = 0; lane < LaneMask::kLanes; ++lane) {
+      if (lane < rows) l = left(lane), r = right(lane);
+      mask->sinks[lane] = static_cast<std::int32_t>(l.end);
+      mask->begin[lane] = static_cast<std::int32_t>(r.begin);
+      mask->end[lane] = static_cast<std::int32_t>(r.end);
+    }
+    mask->SetLeading(static_cast<std::int32_t>(end));
+    return run(begin, end, mask);
+  }
   key_runs::RunOver(mask, rows, steady, left, run);
   key_runs::RunOver(mask, rows, steady, right, run);
 }

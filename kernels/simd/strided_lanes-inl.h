@@ -22,7 +22,8 @@ HWY_BEFORE_NAMESPACE();
 namespace attnbench {
 namespace HWY_NAMESPACE {
 
-// Of one problem, kStrided with query and key steps of 1.
+// Of one problem, kStrided with query and key steps of 1, computed as elements T.
+template <class T>
 class StridedLanes {
  public:
   explicit StridedLanes(const Problem& p)
@@ -31,7 +32,7 @@ class StridedLanes {
         shift_(p.positions.query_origin - p.positions.key_origin),
         apart_(p.mask.window / stride_ + 1),
         strips_((stride_ + kLanes - 1) / kLanes),
-        rows_((p.keys / stride_ + 1 + kSide) / kSide * kSide) {}
+        rows_(((p.keys - LowestBase() + stride_ - 1) / stride_ + kSide - 1) / kSide * kSide) {}
 
   // Whether lanes are well filled, and a strip's keys and values stay in a second-level cache
   // while blocks take turns at them. Longer classes are dense attention each.
@@ -40,18 +41,20 @@ class StridedLanes {
     constexpr Index kMostBytes = 1 << 19;
     return p.positions.query_step == 1 && 4 * stride >= 3 * blocks * kQueries &&
            p.keys >= 2 * stride &&
-           p.keys / stride * kLanes * (p.head_dim + p.v_dim) * 4 <= kMostBytes;
+           p.keys / stride * kLanes * (p.head_dim + p.v_dim) * static_cast<Index>(sizeof(T)) <=
+               kMostBytes;
   }
 
   Index strips() const { return strips_; }
   Index rows() const { return rows_; }  // of a strip
   // Words of a strip's keys and of its values.
-  Index KeyWords() const { return rows_ * p_.head_dim * kLanes; }
-  Index ValueWords() const { return rows_ * Columns() * kLanes; }
+  Index KeyWords() const { return rows_ * QueryWords() * kLanes; }
+  Index ValueWords() const { return rows_ / W::kElements * Columns() * kLanes; }
 
   // Blocks of queries: row r of column x is queries First(x) + r * stride and its neighbours.
   Index columns() const { return (std::min(stride_, p_.queries) + kQueries - 1) / kQueries; }
   Index BlockRows(Index x) const { return (p_.queries - x * kQueries + stride_ - 1) / stride_; }
+  Index Block(Index x, Index r) const { return x * BlockRows(0) + r; }  // as they are numbered
   Index First(Index x, Index r) const { return x * kQueries + r * stride_; }
   int Rows(Index x, Index r) const {
     return static_cast<int>(
@@ -59,8 +62,7 @@ class StridedLanes {
   }
 
   KeyStrip Strip(Index strip, float* k, float* v) const {
-    const Index first = ((strip * kLanes + shift_) % stride_ + stride_) % stride_;
-    return {k, v, first + kLanes > stride_ ? first - stride_ : first, stride_, rows_};
+    return {k, v, Base(strip), stride_, rows_};
   }
 
   // Calls f(lane, strip, begin, end, edges) for what kBlocks blocks from row r of column x see,
@@ -91,7 +93,7 @@ class StridedLanes {
   }
 
   // All that kBlocks open blocks of the engine, from row r of column x on, see beside their bands.
-  template <class T, class StripOf>
+  template <class StripOf>
   void Attend(Index x, Index r, Index key_limit, StripOf strip_of, Attender<T>* engine) const {
     QueryBlock* const blocks = engine->blocks();
     ForEachRun(
@@ -101,37 +103,39 @@ class StridedLanes {
             if (blocks[i].empty) std::fill_n(blocks[i].o, p_.v_dim * kQueries, 0.0f);
             blocks[i].empty = false;
           }
-          AttendStrip<T>(engine->ends(), p_.head_dim, p_.v_dim, blocks, lane, strip, begin, end,
+          AttendStrip<T>(engine->ends(), QueryWords(), p_.v_dim, blocks, lane, strip, begin, end,
                          edges);
         });
   }
 
-  // Stores rows [begin, end) of a strip; lanes without a key are zero.
+  // Stores rows [begin, end) of a strip, begin and end even; lanes without a key are zero.
   void Pack(const Inputs& in, Index b, Index g, const KeyStrip& strip, Index begin, Index end,
             Index key_limit) const {
     for (Index s = begin; s < end; ++s) {
+      PackColumns(in.k, b, g, strip.base + s * stride_, key_limit, 0, p_.head_dim,
+                  strip.Keys(s / kSide * kSide, QueryWords()) + s % kSide * kLanes, kSide * kLanes);
+    }
+    for (Index s = begin; s < end; s += W::kElements) {
       const Index key = strip.base + s * stride_, chunk = s / kLaneRows * kLaneRows;
-      PackColumns(in.k, b, g, key, key_limit, 0, p_.head_dim,
-                  strip.Keys(s / kSide * kSide, p_.head_dim) + s % kSide * kLanes, kSide * kLanes);
-      for (Index c = 0; c < p_.v_dim; c += kSide) {
-        float* const to = strip.Values(chunk, Columns(), c) + (s - chunk) * kSide * kLanes;
-        if (c + kSide > p_.v_dim) std::fill_n(to, kSide * kLanes, 0.0f);
-        PackColumns(in.v, b, g, key, key_limit, c, std::min<Index>(kSide, p_.v_dim - c), to,
-                    kLanes);
+      float* to = strip.Values<T>(chunk, s, Columns(), 0);
+      const Index pitch = strip.Values<T>(chunk, s, Columns(), kSide) - to;
+      if constexpr (W::kElements == 2) {
+        PackRowPairs(in.v, b, g, key, key_limit, to, pitch);
+      } else {
+        for (Index c = 0; c < p_.v_dim; c += kSide, to += pitch) {
+          const Index columns = std::min<Index>(kSide, p_.v_dim - c);
+          if (columns < kSide) std::fill_n(to, kSide * kLanes, 0.0f);
+          PackColumns(in.v, b, g, key, key_limit, c, columns, to, kLanes);
+        }
       }
     }
   }
 
-  // Query-key pairs that are computed, of one head.
+  // Query-key pairs that are computed of strips, of one head.
   double Pairs() const {
     double pairs = 0;
     for (Index x = 0; x < columns(); ++x) {
-      for (Index r = 0; r < BlockRows(x); ++r) {
-        const int rows = Rows(x, r);
-        pairs += ComputedPairs(rows, [&](LaneMask* m, auto run) {
-          ForEachBandRun(p_, First(x, r), rows, p_.keys, m, run);
-        });
-        if (r % kBlocks) continue;
+      for (Index r = 0; r < BlockRows(x); r += kBlocks) {
         ForEachRun(
             x, r, p_.keys, [&](Index u) { return Strip(u, nullptr, nullptr); },
             [&](int, const KeyStrip&, Index begin, Index end, const LaneEdges&) {
@@ -144,23 +148,98 @@ class StridedLanes {
   }
 
  private:
-  // Columns [column, column + columns) of the keys from `key` on into lanes.
+  using W = Words<T>;
+  Index QueryWords() const { return (p_.head_dim + W::kElements - 1) / W::kElements; }
+
+  // The first key of a strip's row 0, which may be one that there is not.
+  Index Base(Index strip) const {
+    const Index first = ((strip * kLanes + shift_) % stride_ + stride_) % stride_;
+    return first + kLanes > stride_ ? first - stride_ : first;
+  }
+  Index LowestBase() const {
+    Index least = 0;
+    for (Index strip = 0; strip < strips_; ++strip) least = std::min(least, Base(strip));
+    return least;
+  }
+  // Columns [column, column + columns) of the keys from `key` on into lanes, a word at a time.
   void PackColumns(const ConstTensor& t, Index b, Index g, Index key, Index key_limit, Index column,
                    Index columns, float* to, Index pitch) const {
-    p_.dtype == DType::kBF16
-        ? PackColumnsAs<BFloat16>(t, b, g, key, key_limit, column, columns, to, pitch)
-        : PackColumnsAs<float>(t, b, g, key, key_limit, column, columns, to, pitch);
+    if constexpr (W::kElements == 2) {
+      const LaneRows<const BFloat16> rows = Rows<BFloat16>(t, b, g, key, column);
+      if (key >= 0 && key + kLanes <= key_limit) return TransposePairs(rows, columns, to, pitch);
+      PackLanes(key, key_limit, (columns + 1) / 2, to, pitch, [&](int lane, Index c) {
+        const BFloat16* row = rows.base + lane * rows.stride;
+        const std::uint32_t high = 2 * c + 1 < columns ? row[2 * c + 1].bits : 0u;
+        return std::bit_cast<float>(high << 16 | row[2 * c].bits);
+      });
+    } else if (p_.dtype == DType::kBF16) {
+      PackFloats(Rows<BFloat16>(t, b, g, key, column), key, key_limit, columns, to, pitch);
+    } else {
+      PackFloats(Rows<float>(t, b, g, key, column), key, key_limit, columns, to, pitch);
+    }
   }
   template <class TX>
-  static void PackColumnsAs(const ConstTensor& t, Index b, Index g, Index key, Index key_limit,
-                            Index column, Index columns, float* to, Index pitch) {
-    if (key >= 0 && key + kLanes <= key_limit) {
-      const LaneRows<const TX> rows{t.Row<TX>(b, g, key) + column, t.row_stride, kLanes};
-      return TransposeIn(rows, columns, 1.0f, to, pitch);
+  static LaneRows<const TX> Rows(const ConstTensor& t, Index b, Index g, Index key, Index column) {
+    return {t.Row<TX>(b, g, 0) + key * t.row_stride + column, t.row_stride, kLanes};
+  }
+  template <class TX>
+  static void PackFloats(const LaneRows<const TX>& rows, Index key, Index key_limit, Index columns,
+                         float* to, Index pitch) {
+    if (key >= 0 && key + kLanes <= key_limit) return TransposeIn(rows, columns, 1.0f, to, pitch);
+    PackLanes(key, key_limit, columns, to, pitch,
+              [&](int lane, Index c) { return ToFloat(rows.base[lane * rows.stride + c]); });
+  }
+  // The slow way, for rows of which some lanes, or all, have no key.
+  template <class F>
+  static void PackLanes(Index key, Index key_limit, Index words, float* to, Index pitch, F word) {
+    const int low = static_cast<int>(std::clamp<Index>(-key, 0, kLanes));
+    const int high = static_cast<int>(std::clamp<Index>(key_limit - key, low, kLanes));
+    for (Index c = 0; c < words; ++c) {
+      hn::Store(hn::Zero(DF()), DF(), to + c * pitch);
+      for (int lane = low; lane < high; ++lane) to[c * pitch + lane] = word(lane, c);
     }
-    for (Index i = key; i < key + kLanes; ++i) {
-      const TX* row = i >= 0 && i < key_limit ? t.Row<TX>(b, g, i) + column : nullptr;
-      for (Index c = 0; c < columns; ++c) to[c * pitch + i - key] = row ? ToFloat(row[c]) : 0.0f;
+  }
+  // Of `key` and the key a stride later, in pairs, kSide columns after the others `pitch` apart.
+  void PackRowPairs(const ConstTensor& t, Index b, Index g, Index key, Index key_limit, float* to,
+                    Index pitch) const {
+    const auto even = Rows<BFloat16>(t, b, g, key, 0),
+               odd = Rows<BFloat16>(t, b, g, key + stride_, 0);
+    const auto has = [&](Index first) { return first >= 0 && first + kLanes <= key_limit; };
+    Index c = 0;
+    if (has(key) && has(key + stride_)) {
+      const hn::Repartition<std::uint16_t, DF> du16;
+      WholeRows<const BFloat16> even_at(even), odd_at(odd);
+      for (; c + 2 * kSide <= p_.v_dim; c += 2 * kSide, to += 2 * pitch) {
+        VF low[kSide], high[kSide];
+        Unroll<kSide>([&](auto r) ATTNBENCH_INLINED {
+          const auto x = hn::BitCast(du16, GatherBlocks<r>(even_at, LoadPairs));
+          const auto y = hn::BitCast(du16, GatherBlocks<r>(odd_at, LoadPairs));
+          low[r] = hn::BitCast(DF(), hn::InterleaveLower(du16, x, y));
+          high[r] = hn::BitCast(DF(), hn::InterleaveUpper(du16, x, y));
+        });
+        even_at.Move(2 * kSide), odd_at.Move(2 * kSide);
+        Transpose4x4(low[0], low[1], low[2], low[3]);
+        Transpose4x4(high[0], high[1], high[2], high[3]);
+        Unroll<kSide>([&](auto r) ATTNBENCH_INLINED {
+          hn::Store(low[r], DF(), to + r * kLanes);
+          hn::Store(high[r], DF(), to + pitch + r * kLanes);
+        });
+      }
+    }
+    for (; c < p_.v_dim; c += kSide, to += pitch) {
+      std::fill_n(to, kSide * kLanes, 0.0f);
+      for (int half = 0; half < 2; ++half) {
+        const Index first = key + half * stride_;
+        const BFloat16* row = (half ? odd : even).base + c;
+        for (Index lane = std::max<Index>(0, -first);
+             lane < std::min<Index>(kLanes, key_limit - first); ++lane) {
+          for (Index i = 0; i < std::min<Index>(kSide, p_.v_dim - c); ++i) {
+            float& word = to[i * kLanes + lane];
+            const std::uint32_t bits = row[lane * t.row_stride + i].bits;
+            word = std::bit_cast<float>(std::bit_cast<std::uint32_t>(word) | bits << 16 * half);
+          }
+        }
+      }
     }
   }
   Index Columns() const { return (p_.v_dim + kSide - 1) / kSide * kSide; }

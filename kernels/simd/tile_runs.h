@@ -69,19 +69,38 @@ void ForEachTileRun(const Problem& p, const TileList& tiles, Index first, int ro
     c.next = tiles.row_begin[top + r], c.last = tiles.row_begin[top + r + 1];
     c.Advance(tiles, sinks, key_limit);
   }
+  // Lanes of one row of tiles are neighbours, the first of them first_lane[r]. Causal, lane q sees
+  // keys under seen[q].
+  std::array<int, LaneMask::kLanes + 1> first_lane;
+  for (std::size_t r = 0; r < count; ++r)
+    first_lane[r] = static_cast<int>(
+        std::max(Index{0}, (top + static_cast<Index>(r)) * tiles.query_tile - first));
+  first_lane[count] = LaneMask::kLanes;
+  std::array<std::int32_t, LaneMask::kLanes> seen;
+  for (int lane = 0; lane < LaneMask::kLanes && p.mask.causal; ++lane) {
+    const Index query = first + std::min(lane, rows - 1);
+    seen[lane] =
+        static_cast<std::int32_t>(tile_runs::KeysUpTo(p, p.QueryPosition(query), key_limit));
+  }
   // range(r): what row r of tiles sees of the run.
   const auto emit = [&](Index begin, Index end, auto range) {
     mask->ranges = true;
     bool all = true;
-    for (int lane = 0; lane < LaneMask::kLanes; ++lane) {
-      const Index query = first + std::min(lane, rows - 1);
-      auto [from, to] = range(query / tiles.query_tile - top);
-      if (p.mask.causal)
-        to = std::min(to, tile_runs::KeysUpTo(p, p.QueryPosition(query), key_limit));
-      from = std::min(from, to);
+    for (std::size_t r = 0; r < count; ++r) {
+      const auto [from, to] = range(static_cast<Index>(r));
       all &= from == begin && to == end;
-      mask->begin[lane] = static_cast<std::int32_t>(from);
-      mask->end[lane] = static_cast<std::int32_t>(to);
+      const int low = first_lane[r], lanes = first_lane[r + 1] - low;
+      std::fill_n(mask->begin + low, lanes, static_cast<std::int32_t>(std::min(from, to)));
+      std::fill_n(mask->end + low, lanes, static_cast<std::int32_t>(to));
+    }
+    if (p.mask.causal) {
+      std::int32_t least = seen[0];
+      for (int lane = 0; lane < LaneMask::kLanes; ++lane) {
+        least = std::min(least, seen[lane]);
+        mask->end[lane] = std::min(mask->end[lane], seen[lane]);
+        mask->begin[lane] = std::min(mask->begin[lane], mask->end[lane]);
+      }
+      all &= least >= end;
     }
     run(begin, end, all ? nullptr : mask);
   };
