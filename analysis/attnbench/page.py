@@ -190,6 +190,7 @@ def _environment(run: Run) -> str:
     parts = []
     for source, environment in run.records.attrs["environments"].items():
         text = json.dumps(environment, indent=1, ensure_ascii=False)
+        parts += [f"<p>{_e(machine.sentence(part))}</p>" for part in machine.each_part(environment)]
         parts.append(f"<details><summary>{_e(Path(source).name)}: environment.json</summary>"
                      f"<pre>{_e(text)}</pre></details>")  # fmt: skip
     return "".join(parts)
