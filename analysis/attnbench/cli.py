@@ -77,12 +77,6 @@ def harness(program: str = "attnbench-harness") -> Path:
     return path
 
 
-def last_words(stderr: str) -> str:
-    """Why a program failed: the last line that it wrote, less our own name before it."""
-    lines = stderr.strip().splitlines() or ["no reason given"]
-    return lines[-1].removeprefix("attnbench: ")
-
-
 def _error(message: str) -> int:
     print(f"attnbench: {message}", file=sys.stderr)
     return 2

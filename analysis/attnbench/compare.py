@@ -255,12 +255,15 @@ def _closing(comparison: Comparison) -> list[str]:
     if comparison.drift:
         lines.append(f"between the sessions the machine drifted by {comparison.drift:.1%}: carried")
     for side, frame in (("OLD", comparison.only_old), ("NEW", comparison.only_new)):
-        for _, row in frame.iterrows():
-            lines.append(
-                f"only in {side}: {row['label']} keys={row['keys']} head_dim={row['head_dim']}"
-                f" ({row['status']})"
-            )
+        for (label, status), own in frame.groupby(["label", "status"], sort=False):
+            sizes = " ".join(f"{c}={_distinct(own[c])}" for c in ("keys", "head_dim"))
+            count = f"{len(own)} cases, " if len(own) > 1 else ""
+            lines.append(f"only in {side}: {label} {sizes} ({count}{status})")
     return lines
+
+
+def _distinct(values: pd.Series) -> str:
+    return ",".join(f"{value:.0f}" for value in sorted(values.dropna().unique()))
 
 
 def _json(comparison: Comparison) -> str:

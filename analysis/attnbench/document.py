@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.backends.backend_pdf import PdfFile, RendererPdf
@@ -22,11 +21,9 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
 from attnbench import figures, machine, tables
+from attnbench.content import Run, fit_notes, headline
 from attnbench.figures import style
 from attnbench.format import figure_columns, latex_escape, latex_table
-
-if TYPE_CHECKING:
-    from attnbench.report import Run
 
 PAGE_IN = (8.27, 11.69)
 LEFT_IN, TOP_IN, BOTTOM_IN = 0.635, 0.75, 0.75
@@ -158,8 +155,6 @@ class Pages:
 
 def write_pdf(run: Run, path: Path, baseline: str | None = None) -> None:
     """Writes the whole report as a PDF of A4 pages."""
-    from attnbench.report import fit_notes, headline
-
     with style.rc(figures.WIDE_IN), matplotlib.rc_context({"pdf.fonttype": 42}):
         pages = Pages(f"attnbench: {run.title}")
         first = pages.new()

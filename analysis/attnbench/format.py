@@ -62,18 +62,33 @@ def exponent_text(value: float, low: float, high: float) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def reason(error: Exception) -> str:
+    """What an error says to a user: a file that the system refuses stands before why."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def last_words(stderr: str) -> str:
+    """Why a program failed: the last line that it wrote, less our own name before it."""
+    lines = stderr.strip().splitlines() or ["no reason given"]
+    return lines[-1].removeprefix("attnbench: ")
+
+
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> str:
-    """Aligned columns: the first texts left, figures right. The widest text column is cut with an
-    ellipsis when the table would be wider than `width` (0: any), in the middle where the ends are
+    """Aligned columns: the first texts left, figures right. The widest text columns are cut with
+    an ellipsis when the table would be wider than `width` (0: any), in the middle where the ends are
     what tells the cells apart."""
     columns = list(zip(header, *rows, strict=True))
     figures = figure_columns(header, rows)
     widths = [max(map(len, column)) for column in columns]
-    if width and sum(widths) + 2 * (len(widths) - 1) > width:
+    over = sum(widths) + 2 * (len(widths) - 1) - width if width else 0
+    if over > 0:
         texts = [i for i, figure in enumerate(figures) if not figure] or range(len(widths))
-        widest = max(texts, key=lambda i: widths[i])
-        widths[widest] = max(width - (sum(widths) - widths[widest]) - 2 * (len(widths) - 1), 8)
-        columns[widest] = _cut(columns[widest], widths[widest])
+        for _ in range(over):
+            widest = max(texts, key=lambda i: widths[i])
+            widths[widest] = max(widths[widest] - 1, 8)
+        columns = [_cut(column, size) for column, size in zip(columns, widths, strict=True)]
         header, *rows = zip(*columns, strict=True)
 
     def line(cells: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from attnbench import machine, records
 from attnbench.compare import compare
 from attnbench.figures import style
-from attnbench.format import text_table, time_text
+from attnbench.format import reason, text_table, time_text
 
 STEPS = ("FASTER", "SLOWER", "BROKEN")
 
@@ -130,7 +130,7 @@ def main(args: argparse.Namespace) -> int:
         drawing.data.to_csv(f"{stem}.csv", index=False)
         style.save(drawing, stem)
     except (ValueError, OSError) as error:
-        print(f"attnbench history: {error}", file=sys.stderr)
+        print(f"attnbench history: {reason(error)}", file=sys.stderr)
         return 2
     for message in history.messages:
         print(f"left out: {message}", file=sys.stderr)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from attnbench.format import bytes_text
+
 
 def cpu(environment: dict[str, Any]) -> str:
     """The processor's name; "unknown CPU" where the environment does not say."""
@@ -54,6 +56,21 @@ def cache_bytes(environment: dict[str, Any]) -> list[int]:
     found = environment.get("caches")
     levels = [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
     return [int(c["bytes"]) for c in levels if isinstance(c.get("bytes"), (int, float))]
+
+
+def sentence(environment: dict[str, Any]) -> str:
+    """Processor, memory, compiler, system and commit, as far as they are known, on one line."""
+    caches = ", ".join(f"L{i} {bytes_text(c)}" for i, c in enumerate(cache_bytes(environment), 1))
+    memory = _first(environment, ("memory_bytes",))
+    compiler = [_first(environment, ("compiler", part)) for part in ("name", "flags")]
+    system = [_first(environment, ("os", part)) for part in ("system", "release")]
+    parts = [
+        cpu(environment), f"{cpus(environment)} CPUs" if cpus(environment) else "", caches,
+        f"{bytes_text(memory)} of memory" if isinstance(memory, (int, float)) else "",
+        _first(environment, ("target",)), " ".join(str(c).strip() for c in compiler if c),
+        " ".join(str(s) for s in system if s), f"commit {commit(environment) or 'unknown'}",
+    ]  # fmt: skip
+    return " · ".join(str(part) for part in parts if part)
 
 
 def identity(environment: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench import machine, records, variants
+from attnbench.format import reason
 
 PLAN = "run.json"
 EXPERIMENT = "experiment.toml"
@@ -322,7 +323,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         merged = merge(args.runs, args.output)
     except (ValueError, OSError) as error:
-        print(f"attnbench merge: {error}", file=sys.stderr)
+        print(f"attnbench merge: {reason(error)}", file=sys.stderr)
         return 2
     for message in merged.messages:
         print(message)

@@ -13,14 +13,11 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attnbench import figures, machine, quality, tables
+from attnbench.content import DIGEST_ABOVE, Run, fit_notes, headline
 from attnbench.figures import style
 from attnbench.format import figure_columns
-
-if TYPE_CHECKING:
-    from attnbench.report import Run
 
 _STYLE = """
 :root { --ink: #1b1d21; --faint: #6b7079; --grid: #d8dade; --paper: #ffffff; --link: #0060a0;
@@ -82,8 +79,6 @@ def render(run: Run, folder: Path, drawn: dict[str, tuple[str, str]], links: Lin
     """The page. `drawn`: the SVG of each figure for wide and narrow screens; `folder`: its CSV."""
     named = run.tables
     sections: list[tuple[str, str, str]] = []  # id, title, body
-    from attnbench.report import DIGEST_ABOVE, fit_notes, headline
-
     _, counts = headline(run).split("\n")
     everything = _table(named["results"])
     if len(run.summary) > DIGEST_ABOVE:
@@ -195,6 +190,7 @@ def _environment(run: Run) -> str:
     parts = []
     for source, environment in run.records.attrs["environments"].items():
         text = json.dumps(environment, indent=1, ensure_ascii=False)
+        parts += [f"<p>{_e(machine.sentence(part))}</p>" for part in machine.each_part(environment)]
         parts.append(f"<details><summary>{_e(Path(source).name)}: environment.json</summary>"
                      f"<pre>{_e(text)}</pre></details>")  # fmt: skip
     return "".join(parts)

@@ -89,7 +89,7 @@ def _problems(summary: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.Dat
     columns = ["source", *(c for c in (*_CONDITIONS, "dtype", *_MASK) if c in summary)]
     for key, group in summary.groupby(columns, sort=False, dropna=False):
         if beside_ours(group):
-            named = dict(zip(columns, key, strict=True))
+            named: dict[str, object] = dict(zip(columns, key, strict=True))
             yield named | {"mask": variants.mask_label(group.iloc[0])}, group
 
 

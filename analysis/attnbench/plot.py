@@ -5,6 +5,7 @@ from any record without writing Python. Columns are those of records.summarise (
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 
 from attnbench import records
 from attnbench.figures import style
+from attnbench.format import reason
 
 # Short names for the columns that people ask for, and how their axis reads.
 COLUMNS = {
@@ -40,13 +42,16 @@ def plot(
         try:
             chosen = summary.query(where, engine="python")
         except Exception as error:  # pandas raises whatever the expression does
-            raise ValueError(f"--where: {error}") from error
+            raise ValueError(
+                f"--where: {error} (compare with ==, put text into quotes: 'dtype == \"f32\"')"
+            ) from error
     column, name, text = COLUMNS.get(y, (y, y, lambda v: f"{v:g}"))
     for option, value in (("--x", x), ("--y", column), ("--group", group), ("--facet", facet)):
         if value is not None and value not in chosen:
-            raise ValueError(
-                f"{option}: no column '{value}'; there are: {', '.join(map(str, chosen))}"
-            )
+            names = list(map(str, chosen))
+            near = difflib.get_close_matches(str(value), names, 3)
+            meant = f" (near: {', '.join(near)})" if near else ""
+            raise ValueError(f"{option}: no column '{value}'{meant}; there are: {', '.join(names)}")
     if not pd.api.types.is_numeric_dtype(chosen[column]):
         raise ValueError(f"--y: column '{column}' holds no numbers")
     if chosen[column].notna().sum() == 0:
@@ -138,7 +143,7 @@ def main(args: argparse.Namespace) -> int:
         drawing.data.to_csv(f"{stem}.csv", index=False)
         written = style.save(drawing, stem, kinds)
     except (ValueError, OSError) as error:
-        print(f"attnbench plot: {error}", file=sys.stderr)
+        print(f"attnbench plot: {reason(error)}", file=sys.stderr)
         return 2
     print(f"Wrote {', '.join(map(str, written))} and {stem}.csv")
     return 0

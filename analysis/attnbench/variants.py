@@ -56,7 +56,7 @@ def mask_label(row: pd.Series | dict[str, Any]) -> str:
         "selected": "selected keys",
     }.get(pattern, str(pattern))
     if _whole(row.get("sinks")):
-        words += f" +{_whole(row.get('sinks'))} sinks"
+        words += f" +{_said('{} sinks', row['sinks'])}"
     if row.get("causal") is True or row.get("causal") == 1:
         words += " causal"
     return words.strip()
@@ -72,6 +72,12 @@ def _tiles(row: pd.Series | dict[str, Any]) -> str:
         if count := _whole(row.get(f"{name}_tiles")):
             parts.append(f"{count} {name}")
     return f"tiles of {_whole(row.get('tile'))}: {', '.join(parts)}"
+
+
+def _said(text: str, value: Any) -> str:
+    """The text with the value in it; one of a plural is singular."""
+    said = text.format(_short(value))
+    return said[:-1] if said.startswith("1 ") and said.endswith("s") else said
 
 
 def telling(frame: pd.DataFrame, columns: Iterable[str]) -> list[str]:
@@ -93,9 +99,9 @@ def labels(frame: pd.DataFrame) -> pd.Series:
     parts = frame["kernel"].astype(str).to_numpy(object).copy()
     for i, (_, row) in enumerate(frame.iterrows()):
         words = [mask_label(row)]
-        words += [_VARYING[c].format(_short(row[c])) for c in common if pd.notna(row[c])]
+        words += [_said(_VARYING[c], row[c]) for c in common if pd.notna(row[c])]
         varying = own[row["kernel"]].items()
-        words += [text.format(_short(row[c])) for c, text in varying if pd.notna(row[c])]
+        words += [_said(text, row[c]) for c, text in varying if pd.notna(row[c])]
         text = ", ".join(w for w in words if w)
         if text:
             parts[i] += f" ({text})"

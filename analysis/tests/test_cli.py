@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from attnbench import cli, doctor, extras, new
+from attnbench.format import last_words
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -223,5 +224,5 @@ def test_a_new_kernel_compiles_as_it_is(tmp_path):
 
 
 def test_why_a_program_failed_is_its_last_line():
-    assert cli.last_words("note\nattnbench: no such file\n") == "no such file"
-    assert cli.last_words("") == "no reason given"
+    assert last_words("note\nattnbench: no such file\n") == "no such file"
+    assert last_words("") == "no reason given"

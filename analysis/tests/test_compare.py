@@ -123,11 +123,12 @@ def test_rounds_of_one_session_are_paired(tmp_path: Path) -> None:
 def test_cases_on_one_side_only_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = run(tmp_path, "old", kernels=["flash", "naive"], sizes=[128])
+    old = run(tmp_path, "old", kernels=["flash", "naive"], sizes=[128, 256])
     new = run(tmp_path, "later", kernels=["flash", "local_window"], sizes=[128])
     assert command(str(old), str(new)) == 0
     out = capsys.readouterr().out
-    assert "only in OLD: naive" in out and "only in NEW: local_window" in out
+    assert "only in OLD: naive keys=128,256 head_dim=64 (2 cases, ok)" in out
+    assert "only in OLD: flash keys=256" in out and "only in NEW: local_window" in out
 
 
 def test_a_case_that_breaks_is_a_regression(tmp_path: Path) -> None:

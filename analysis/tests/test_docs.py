@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from matplotlib import image
+from test_images import MEAN, WORST, difference
 
 from attnbench.places import ROOT
 
@@ -74,6 +76,22 @@ def test_the_page_of_trust_is_what_its_studies_left(tmp_path: Path, monkeypatch)
     (run / "study.json").write_text(record)
     trust.take_up(run.parent)
     assert (tmp_path / "kept" / kept[0].name).read_text() == record
+
+
+def test_the_pictures_of_attention_are_what_their_script_draws(tmp_path: Path) -> None:
+    pytest.importorskip("attnbench._core")
+    pictures = script("pictures")
+    names = {f"{picture.__name__}.png" for picture in pictures.PICTURES}
+    assert names == {path.name for path in pictures.FOLDER.iterdir()}
+    shown = re.findall(r"\]\(pictures/(\w+\.png)\)", (ROOT / "docs" / "attention.md").read_text())
+    assert sorted(shown) == sorted(names)
+    pictures.main((), tmp_path)
+    for name in names:
+        drawn, kept = (image.imread(at / name)[..., :3] for at in (tmp_path, pictures.FOLDER))
+        worst, mean = difference(drawn, kept)
+        assert worst <= WORST and mean <= MEAN, (
+            f"{name}: {worst:.3f} at worst, {mean:.4f} in the mean"
+        )
 
 
 def test_every_page_is_in_the_contents() -> None:

@@ -193,6 +193,7 @@ def test_a_figure_from_python_takes_the_records_or_a_selection_of_them(
     [(lambda run: figures.threads(run), "run: the figure 'threads' needs .* two thread counts"),
      (lambda run: figures.speedup(run, baseline="fast"), "baseline: no variant 'fast'"),
      (lambda run: figures.time(run, width_in=0), "width_in: "),
+     (lambda run: figures.time(run["kernel"]), "run: must be what attnbench.load gives"),
      (lambda run: figures.time(run).save("time.gif"), "path: 'time.gif'")],
 )  # fmt: skip
 def test_a_figure_from_python_says_what_is_wrong(

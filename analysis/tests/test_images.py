@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from matplotlib import image, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from synthetic_runs import sweep, with_gaps, write_run
 
-from attnbench import figures, records
+from attnbench import figures, graph, heatmap, records
 from attnbench.figures import style
 
 FOLDER = Path(__file__).parent / "data" / "images"
@@ -52,12 +53,12 @@ def beside_peers(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return records.load(write_run(tmp_path_factory.mktemp("runs") / "peers", hosted))
 
 
-def pixels(drawing: style.Drawing) -> np.ndarray:
+def pixels(figure: Figure) -> np.ndarray:
     """[rows, columns, 3], 0 to 1."""
-    style.settle(drawing.figure)
-    drawing.figure.set_facecolor("white")
-    drawing.figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(drawing.figure)
+    style.settle(figure)
+    figure.set_facecolor("white")
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
     with rc_context({"text.hinting": "none"}):  # letters as wide as in the layout
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3] / 255
@@ -84,7 +85,58 @@ def test_a_figure_looks_as_its_reference(
     summary = records.summarise(run)
     drawing = figures.draw(name, run, summary)
     assert drawing is not None
-    drawn, path = pixels(drawing), FOLDER / f"{name}.png"
+    compare(name, drawing.figure)
+
+
+SENTENCE = [
+    "[CLS]",
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "the",
+    "mat",
+    "because",
+    "it",
+    "was",
+    "warm",
+    "[SEP]",
+]
+TURNED = ["die", "Katze", "saß", "warm", "auf", "der", "Matte"]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def of_weights(name: str) -> Figure:
+    """Figures of weights made up: some look far, some near."""
+    random, n = np.random.default_rng(7), len(SENTENCE)
+    near = -np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    heads = softmax(
+        2 * random.standard_normal((12, n, n)) + np.linspace(0, 2, 12)[:, None, None] * near
+    )
+    if name == "heads":
+        return heatmap.plot_heads(heads)
+    if name == "alignment":  # another language's words down, in another order
+        logits = 1.5 * random.standard_normal((len(TURNED), n))
+        logits[range(len(TURNED)), [1, 2, 3, 10, 4, 5, 6]] += 4
+        return heatmap.plot_attention(softmax(logits), TURNED, SENTENCE)
+    if name == "graph":
+        return graph.plot_graph(graph.attention_graph(heads[3], SENTENCE, threshold=0.15))
+    if name == "layers":
+        return graph.plot_layers(heads[[1, 6, 11]], SENTENCE, threshold=0.2)
+    return heatmap.plot_attention(heads[3], SENTENCE, title="head 3")
+
+
+@pytest.mark.parametrize("name", ["attention", "alignment", "heads", "graph", "layers"])
+def test_a_figure_of_weights_looks_as_its_reference(name: str) -> None:
+    compare(name, of_weights(name))
+
+
+def compare(name: str, figure: Figure) -> None:
+    drawn, path = pixels(figure), FOLDER / f"{name}.png"
     if os.environ.get("ATTNBENCH_REDRAW") == "1":
         FOLDER.mkdir(exist_ok=True)
         image.imsave(path, np.ascontiguousarray(drawn))
@@ -97,7 +149,7 @@ def test_a_lost_curve_is_seen(run: pd.DataFrame) -> None:
     drawing = figures.draw("time", without, records.summarise(without))
     assert drawing is not None
     reference = image.imread(FOLDER / "time.png")[..., :3]
-    drawn = pixels(drawing)
+    drawn = pixels(drawing.figure)
     rows = min(len(drawn), len(reference))  # its legend is shorter by an entry
     worst, mean = difference(drawn[:rows], reference[:rows])
     assert worst > WORST or mean > MEAN

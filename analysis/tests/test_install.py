@@ -13,16 +13,6 @@ import pytest
 from attnbench.places import PROGRAMS, ROOT
 
 BUILD = ROOT / "build" / "release"
-CONSUMER = """
-#include <cstdio>
-
-#include "kernels/contract/kernel.h"
-
-int main() {
-  for (const attnbench::Kernel* kernel : attnbench::Kernels())
-    std::printf("%s\\n", std::string(kernel->name).c_str());
-}
-"""
 
 
 def run(*arguments: object) -> str:
@@ -47,7 +37,8 @@ def test_the_consumer_of_the_page_links_every_kernel(prefix: Path, tmp_path: Pat
     (project,) = re.findall(r"^```cmake\n(.*?)^```", page, re.M | re.S)
     assert len(project.splitlines()) == 5
     (tmp_path / "CMakeLists.txt").write_text(project)
-    (tmp_path / "consumer.cc").write_text(CONSUMER)
+    (program,) = re.findall(r"^```cpp\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "consumer.cc").write_text(program)
     build = tmp_path / "build"
     run("cmake", "-S", tmp_path, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
     run("cmake", "--build", build)

@@ -119,6 +119,11 @@ def test_the_page_is_one_file_that_needs_no_network(written: Path) -> None:
     for section in ("results", "growth", "time", "memory", "speedup", "roofline", "exactness",
                     "sizes", "gaps", "environment"):  # fmt: skip
         assert f'href="#{section}"' in page and f'id="{section}"' in page
+    environment = page.split('id="environment"')[1]  # on paper, where the JSON does not open
+    assert (
+        "<p>Example CPU 9000 · 2 CPUs · L1 32.0 KiB, L2 1.00 MiB · commit 012345678</p>"
+        in environment
+    )
     assert page.count("<svg") == 12  # six figures, wide and narrow
     assert "#1b1d21;" not in page.split("</style>")[1]  # ink follows the page's colours
     for link in re.findall(r'href="((?:figures|tables)/[^"]*)"', page):

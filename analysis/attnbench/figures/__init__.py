@@ -129,6 +129,8 @@ def _drawn(name: str, run: pd.DataFrame, width_in: float, baseline: str | None =
 
     if not 1 <= width_in <= 40:
         raise ValueError(f"width_in: must be between 1 and 40 inches, is {width_in:g}")
+    if "source" not in getattr(run, "columns", ()):
+        raise ValueError("run: must be what attnbench.load gives, or a selection of its rows")
     summary = records.summarise(run)
     if baseline and baseline not in set(summary["label"]):
         known = "; ".join(dict.fromkeys(summary["label"]))

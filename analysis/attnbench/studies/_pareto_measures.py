@@ -14,6 +14,7 @@ import pandas as pd
 
 import attnbench
 from attnbench import cli, records, sparsity, tensors, transformer
+from attnbench.format import last_words
 from attnbench.sparsity import CHOSEN, CONTROLS, Pattern
 
 N, HEADS, HEAD_DIM = 512, 12, 32  # of MiniLM
@@ -220,7 +221,7 @@ def sweep(folder: Path, text: str, stem: str) -> dict[tuple[Any, ...], float]:
         done = subprocess.run([str(cli.harness()), "sweep", *given], stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE, text=True)  # fmt: skip
         if done.returncode != 0:
-            raise ValueError(f"the sweep of {file.name} failed: {cli.last_words(done.stderr)}")
+            raise ValueError(f"the sweep of {file.name} failed: {last_words(done.stderr)}")
         (output / "done").write_text("")
     summary = records.summarise(records.load(output))
     found = {}

@@ -24,7 +24,7 @@ from scipy.optimize import nnls
 
 from attnbench import cli, records
 from attnbench.figures import style
-from attnbench.format import bytes_text, time_text
+from attnbench.format import bytes_text, last_words, time_text
 from attnbench.studies import Claim, Finding, Picture, Study
 from attnbench.studies._ring_model import (
     ASSUMED,
@@ -53,7 +53,7 @@ def link(folder: Path) -> dict[str, Any]:
             [cli.harness(), "peak", "--ranks", "2"], capture_output=True, text=True
         )
         if told.returncode:
-            raise ValueError(cli.last_words(told.stderr))
+            raise ValueError(last_words(told.stderr))
         file.write_text(told.stdout)
     table = json.loads(file.read_text())
     size = np.array([m["bytes"] for m in table["messages"]], float)
