@@ -71,7 +71,7 @@ def test_coverage_of_an_interval_that_is_too_narrow_would_be_seen() -> None:
     assert coverage.draw(np.random.default_rng(1), *law).shape == (law[3], law[5])
 
 
-def test_the_ratio_of_two_processes_comes_with_students_interval() -> None:
+def test_the_ratio_of_two_processes_comes_with_its_interval() -> None:
     hosts = studies.module("hosts")
     rng = np.random.default_rng(2)
     held = 0
