@@ -202,6 +202,11 @@ def run(folder: Path, quick: bool) -> Finding:
         f"{apart(data.log_ns.mean(axis=(2, 3))):.1%}: why the drift that is carried is that of the "
         "cases too."
     )
+    busy = int(data.slowed.any(axis=(0, 2)).sum())
+    text.append(
+        f"{sessions} sessions; in {busy} of them other work slowed the machine for most rounds of a "
+        "case or more, on which comparisons of stored runs give no verdict."
+    )
     pairs = data.log_ns[..., 1] - data.log_ns[..., 0]
     numbers = found | {"pair_noise": {
         f"{kernel} {case[:6]}": float(np.std(p))
