@@ -32,9 +32,10 @@ command left behind; whole runs only, no quick ones. All numbers lie in
 
 takes its numbers up and writes this page.
 
-One caution. The rule by which comparisons of stored runs carry drift was chosen on the very sessions
-that are shown here; sessions measured afterwards raised more false alarms than these. A verdict on
-stored runs is a hint; `compare --run` is the judge.
+Of comparisons of stored runs: their rule was settled before the sessions that are shown here were
+measured, every other one of them beside other work. It is careful, not sharp: where a machine was busy
+it gives no verdict, and what changes between two days without slowing the probes or all cases alike it
+cannot tell from a change of the code. `compare --run` is the judge.
 """
 
 

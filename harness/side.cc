@@ -231,13 +231,18 @@ bool Side::TakeMemory(const Planned& planned, json* record) {
   return true;
 }
 
-// The ceiling is probed beside every case: one far below the session's best says that the machine
-// was slowed down then.
+// The machine was slowed down when the ceiling probed beside the case is far below the session's
+// best, and when the processor served others meanwhile: the probes take the best of a few
+// milliseconds, which fit between two turns of another process, and see nothing of that (a case of
+// 3.6 ms took 32 beside eight compilers, its ceilings unmoved).
 void Side::NotePace(std::size_t i, int round, json* record) {
   if (!record->contains("ceiling_gflops") || !(*record)["ceiling_gflops"].is_number()) return;
-  const double ceiling = (*record)["ceiling_gflops"];
+  double ceiling = (*record)["ceiling_gflops"];
   double& best = best_ceiling_[CeilingOf(states_[i].planned.c)];
   best = std::max(best, ceiling);
+  if (const auto waited = record->find("waited_fraction");
+      waited != record->end() && waited->is_number())
+    ceiling *= 1 - std::clamp(waited->get<double>(), 0.0, 1.0);
   if (ceiling < kSlowed * best) (*record)["flags"].push_back("slowed");
   if (plan_.settings.repeat_slowed) paces_[{i, round}] = {i, round, ceiling};
 }

@@ -66,7 +66,7 @@ class Side {
   struct Pace {
     std::size_t i;
     int round;
-    double ceiling;  // 0: an earlier session found it slow
+    double ceiling;  // less what others had of the processor; 0: an earlier session found it slow
   };
   using Ceiling = std::pair<std::string, int>;  // dtype, threads
   Ceiling CeilingOf(const Case& c) const { return {Name(c.problem.dtype), c.threads}; }

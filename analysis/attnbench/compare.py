@@ -2,15 +2,16 @@
 """`compare OLD NEW`: per case FASTER, SLOWER, SAME or UNCLEAR; exit status 1 on a regression.
 
 The unit is the process: one number a round, its median. Logs of these are compared by Welch's test
-(paired by round where both sides were measured in one session), p-values are Holm-corrected over
-the cases, and verdicts follow:
+(paired by round where both sides were measured in one session), with trimmed means; p-values are
+Holm-corrected over the cases, and verdicts follow:
   SAME     the 95 % interval of new/old lies inside +-3 %
   FASTER   significant after the correction, new below old       SLOWER   likewise, above
   UNCLEAR  the rest: too few rounds, or too noisy, to say
 Stored runs of different sessions also differ by the machine's mood on the day, of which the ceiling
 probes see a part and the cases the rest (`study comparing` has figures). What the probes drifted, or
 the median of the other cases where that is more, is taken off the evidence: a difference has to
-exceed it. So a change of all cases at once is seen above MOST_CARRIED only.
+exceed it. So a change of all cases at once is seen above MOST_CARRIED only. And a case that one side
+was slowed for in most rounds gets no verdict.
 --run takes two builds instead, and measures them in turn, case by case (interleave.py): the sharp
 one, for both sides see the same machine.
 A case that was measured before and is incorrect, failed or timed out now is BROKEN: a regression.
@@ -35,6 +36,7 @@ from attnbench.format import markdown_table, text_table, time_text
 QUICK = "experiments/quick.toml"
 SAME_WITHIN = 0.03
 SIGNIFICANCE = 0.05
+TRIMMED = 0.1  # of the rounds, at either end
 MOST_CARRIED = 0.15  # of the move of all cases: beyond it, a build is likelier than a mood
 BROKEN_NOW = ("incorrect", "failed", "timeout")
 
@@ -60,7 +62,7 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, different_machines: bool = Fal
     """Compares two frames of records.load().
 
     The table's columns: label, sizes, old_ns, new_ns, ratio (new/old), low, high (95 %), p (raw),
-    p_holm, verdict, old_status, new_status, reason. Ordered worst first.
+    p_holm, slowed, verdict, old_status, new_status, reason. Ordered worst first.
     Raises DifferentMachines unless told that the machines may differ, and ValueError for a run
     that holds several.
     """
@@ -78,10 +80,12 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, different_machines: bool = Fal
     common = [c for c in sides["old"].index if c in sides["new"].index]
     paired = _share_session(old, new)
     values = {"old": _rounds(old), "new": _rounds(new)}
+    slowed = set() if paired else mostly_slowed(old) | mostly_slowed(new)
     moved = np.full(len(common), np.nan)
     for i, case in enumerate(common):
-        if all(sides[side]["status"][case] == "ok" for side in sides):
-            moved[i] = np.log(values["new"][case]).mean() - np.log(values["old"][case]).mean()
+        if case not in slowed and all(sides[side]["status"][case] == "ok" for side in sides):
+            old_mean, new_mean = (trimmed(np.log(values[side][case]))[0] for side in sides)
+            moved[i] = new_mean - old_mean
     ceilings = _drift(sides["old"], sides["new"], common)
     drifts = np.zeros(len(common)) if paired else carried(moved, ceilings)
     rows = [
@@ -90,7 +94,7 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, different_machines: bool = Fal
     ]
     table = pd.DataFrame(rows)
     if len(table):
-        table = judge(table)
+        table = judge(table.assign(slowed=table["case"].isin(slowed)))
         order = ["BROKEN", "SLOWER", "UNCLEAR", "SAME", "FASTER", "NOT MEASURED"]
         rank = table["verdict"].map(order.index)
         table = table.assign(rank=rank).sort_values(["rank", "ratio"], ascending=[True, False])
@@ -108,8 +112,8 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, different_machines: bool = Fal
 
 
 def judge(table: pd.DataFrame) -> pd.DataFrame:
-    """With p_holm and verdict, from columns ratio, low, high, p, old_status and new_status."""
-    table = table.assign(p_holm=holm(table["p"].to_numpy(float)))
+    """With p_holm and verdict, from columns ratio, low, high, p, slowed, old_status, new_status."""
+    table = table.assign(p_holm=holm(table["p"].mask(table["slowed"]).to_numpy(float)))
     return table.assign(verdict=[_verdict(row) for _, row in table.iterrows()])
 
 
@@ -131,29 +135,41 @@ def carried(moved: np.ndarray, ceilings: float) -> np.ndarray:
     return np.maximum(ceilings, np.minimum(common, MOST_CARRIED))
 
 
+def trimmed(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean without TRIMMED of the values at either end, its squared error, and that one's degrees of
+    freedom (Yuen 1974): nothing is trimmed of fewer than ten. nan where values are too few.
+
+    On a shared machine a round in ten is disturbed, and not a little: in the plain mean it hides a
+    slowdown that the other rounds agree on. Trimming twice as much costs more than it gains where
+    rounds are few or the noise is normal.
+    """
+    n, cut = len(values), int(TRIMMED * len(values))
+    ordered, kept = np.sort(values), n - 2 * cut
+    mean = float(ordered[cut : n - cut].mean())
+    if kept < 2:
+        return mean, np.nan, np.nan
+    spread = np.var(np.clip(ordered, ordered[cut], ordered[n - cut - 1]), ddof=1)
+    return mean, float((n - 1) * spread / (kept * (kept - 1))), kept - 1.0
+
+
 def log_ratio(
     old: np.ndarray, new: np.ndarray, drift: float = 0.0, paired: bool = False
 ) -> tuple[float, float, float, float]:
     """(log ratio, low, high, p) of new/old from one log-time a round; nan where rounds are too few.
 
-    Welch's test, or of the paired differences. `drift` widens the interval on both sides and is
-    taken off the difference before the test.
+    Welch's test, or of the paired differences, of trimmed means. `drift` widens the interval on both
+    sides and is taken off the difference before the test.
     """
     if paired:
-        difference = new - old
-        centre, n = float(np.mean(difference)), len(difference)
-        error = float(np.std(difference, ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-        freedom = n - 1.0
+        centre, square, freedom = trimmed(new - old)
     else:
-        centre = float(np.mean(new) - np.mean(old))
-        if min(len(old), len(new)) < 2:
-            return centre, np.nan, np.nan, np.nan
-        a, b = np.var(old, ddof=1) / len(old), np.var(new, ddof=1) / len(new)
-        error = float(np.sqrt(a + b))
-        weight = a**2 / (len(old) - 1) + b**2 / (len(new) - 1)
-        freedom = (a + b) ** 2 / weight if weight > 0 else len(old) + len(new) - 2.0
-    if np.isnan(error):
+        (before, a, of_old), (after, b, of_new) = trimmed(old), trimmed(new)
+        centre, square = after - before, a + b
+        weight = a**2 / of_old + b**2 / of_new
+        freedom = square**2 / weight if weight > 0 else of_old + of_new
+    if np.isnan(square):
         return centre, np.nan, np.nan, np.nan
+    error = float(np.sqrt(square))
     reach = special.stdtrit(freedom, 0.975) * error + drift
     excess = max(abs(centre) - drift, 0)
     p = 2 * special.stdtr(freedom, -excess / error) if error > 0 else float(excess == 0)
@@ -187,6 +203,8 @@ def _verdict(row: pd.Series) -> str:
         return "BROKEN"
     if np.isnan(row["ratio"]):
         return "NOT MEASURED"
+    if row["slowed"]:
+        return "UNCLEAR"
     if row["low"] > 1 - SAME_WITHIN and row["high"] < 1 + SAME_WITHIN:
         return "SAME"
     if row["p_holm"] < SIGNIFICANCE:
@@ -200,6 +218,13 @@ def _rounds(frame: pd.DataFrame) -> dict[str, pd.Series]:
         case: group.set_index(["session", "round"])["median_ns"]
         for case, group in measured.groupby("case")
     }
+
+
+def mostly_slowed(frame: pd.DataFrame) -> set[str]:
+    """Cases that the machine was slowed for in more than half of their rounds."""
+    measured = records.round_medians(frame)
+    share = measured["flags"].map(lambda flags: "slowed" in flags).groupby(measured["case"]).mean()
+    return set(share.index[share > 0.5])
 
 
 def _share_session(old: pd.DataFrame, new: pd.DataFrame) -> bool:
@@ -254,6 +279,8 @@ def _closing(comparison: Comparison) -> list[str]:
         )
     if comparison.drift:
         lines.append(f"between the sessions the machine drifted by {comparison.drift:.1%}: carried")
+    if "slowed" in comparison.table and (slowed := int(comparison.table["slowed"].sum())):
+        lines.append(f"the machine was slowed in most rounds of {slowed} cases: no verdict on them")
     for side, frame in (("OLD", comparison.only_old), ("NEW", comparison.only_new)):
         for (label, status), own in frame.groupby(["label", "status"], sort=False):
             sizes = " ".join(f"{c}={_distinct(own[c])}" for c in ("keys", "head_dim"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from synthetic_runs import ENVIRONMENT, record, sweep, with_gaps, write_run
 
 from attnbench import compare, history, records
@@ -108,6 +109,22 @@ def test_a_move_of_all_cases_between_sessions_is_carried_up_to_a_limit(tmp_path:
     assert set(compared("build", lambda k, n: 1.5).table["verdict"]) == {"SLOWER"}
 
 
+def test_a_slow_machine_is_no_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = run(tmp_path, "old", kernels=["flash", "naive"], sizes=[512])
+    lines = sweep(session="busy", kernels=["flash", "naive"], sizes=[512], seed=9,
+                  slower=lambda k, n: 2.0 if k == "naive" else 1.0)  # fmt: skip
+    assert command(str(old), str(write_run(tmp_path / "untold", lines))) == 1
+    for line in lines:
+        if line["kernel"] == "naive" and line["round"] != 3:
+            line["flags"] = ["slowed"]
+    assert command(str(old), str(write_run(tmp_path / "busy", lines))) == 0
+    assert "slowed in most rounds of 1 cases: no verdict" in capsys.readouterr().out
+    found = compare.compare(records.load(old), records.load(tmp_path / "busy")).table
+    assert set(found[found["label"] == "naive"]["verdict"]) == {"UNCLEAR"}
+
+
 def test_rounds_of_one_session_are_paired(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     mood = np.exp(0.2 * rng.normal(size=8))  # of the round, the same for both sides
@@ -118,6 +135,26 @@ def test_rounds_of_one_session_are_paired(tmp_path: Path) -> None:
     ]  # fmt: skip
     old, new = (records.load(write_run(tmp_path / n, s)) for n, s in zip("ab", sides, strict=True))
     assert list(compare.compare(old, new).table["verdict"]) == ["SLOWER"]
+
+
+def test_a_disturbed_round_neither_hides_a_slowdown_nor_makes_one() -> None:
+    rng = np.random.default_rng(8)
+    old = 14 + 0.005 * rng.normal(size=12)
+    new = old + 0.005 * rng.normal(size=12)
+    new[5] += 0.5
+    assert compare.log_ratio(old, new, paired=True)[3] > 0.05
+    centre, low, high, p = compare.log_ratio(old, new + np.log(1.03), paired=True)
+    assert p < 1e-4 and low < np.log(1.03) < high and abs(centre - np.log(1.03)) < 0.01
+    assert compare.log_ratio(old, new + np.log(1.03))[3] < 1e-3
+
+
+def test_the_trimmed_mean_is_yuens() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_t(3, size=14), 0.4 + rng.standard_t(3, size=21)
+    theirs = stats.ttest_ind(y, x, equal_var=False, trim=compare.TRIMMED)
+    assert compare.log_ratio(x, y)[3] == pytest.approx(theirs.pvalue)
+    plain = stats.ttest_ind(y[:9], x[:8], equal_var=False)
+    assert compare.log_ratio(x[:8], y[:9])[3] == pytest.approx(plain.pvalue), "few: none is trimmed"
 
 
 def test_cases_on_one_side_only_are_listed(

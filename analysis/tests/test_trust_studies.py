@@ -23,7 +23,8 @@ def rounds(comparing: ModuleType, noise: float, drift: float = 0.0):  # type: ig
     log_ns = 14 + mood + noise * rng.normal(size=(4, 6, 12, 2))
     ceilings = np.broadcast_to(4.6 - mood[..., 0], (4, 6, 2))
     kernels = np.array(["naive", "flash", "flash", "local_window"])
-    return comparing.Rounds(list("abcd"), kernels, log_ns, ceilings)
+    slowed = np.zeros((4, 6, 2), dtype=bool)
+    return comparing.Rounds(list("abcd"), kernels, log_ns, ceilings, slowed)
 
 
 def test_quiet_rounds_find_every_slowdown_and_raise_no_alarm(comparing: ModuleType) -> None:
@@ -47,6 +48,17 @@ def test_drift_between_sessions_raises_no_alarm_and_hides_what_is_smaller(
     assert found["found"]["1.05"][0] < sharp["found"]["1.05"][0]
 
 
+def test_what_the_machine_was_slowed_for_raises_no_alarm(comparing: ModuleType) -> None:
+    data = rounds(comparing, 0.005)
+    data.log_ns[0, :3] += 2  # half of the sessions beside other work, which hits one case hardest
+    told = comparing.rates(data, comparing.stored, 12, 100, 1)
+    data.slowed[:, :3] = True
+    assert (
+        told["alarms"][0] > 0.3
+        and comparing.rates(data, comparing.stored, 12, 100, 1)["alarms"][0] <= 0.05
+    )
+
+
 def test_shares_carry_the_exact_interval(comparing: ModuleType) -> None:
     assert comparing.share(0, 200) == pytest.approx((0, 0, 0.0183), abs=1e-4)
     assert comparing.share(10, 200) == pytest.approx((0.05, 0.0242, 0.0900), abs=1e-4)
@@ -59,7 +71,7 @@ def test_coverage_of_an_interval_that_is_too_narrow_would_be_seen() -> None:
     assert coverage.draw(np.random.default_rng(1), *law).shape == (law[3], law[5])
 
 
-def test_the_ratio_of_two_processes_comes_with_students_interval() -> None:
+def test_the_ratio_of_two_processes_comes_with_its_interval() -> None:
     hosts = studies.module("hosts")
     rng = np.random.default_rng(2)
     held = 0

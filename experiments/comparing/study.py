@@ -31,12 +31,14 @@ ALARMS, FOUND = 0.05, 0.90  # what is wanted
 
 @dataclass(frozen=True)
 class Rounds:
-    """log_ns: [case, session, round, side]; ceilings: [case, session, side], log GFLOP/s."""
+    """log_ns: [case, session, round, side]; ceilings: [case, session, side], log GFLOP/s; slowed:
+    likewise, whether the machine was slowed for that case in most rounds."""
 
     cases: list[str]
     kernels: np.ndarray
     log_ns: np.ndarray
     ceilings: np.ndarray
+    slowed: np.ndarray
 
 
 def collect(folder: Path, sessions: int, rounds: int) -> Rounds:
@@ -52,11 +54,12 @@ def collect(folder: Path, sessions: int, rounds: int) -> Rounds:
 
 def read(folder: Path, sessions: int) -> Rounds:
     """Rounds in which every case was measured on both sides."""
-    medians = []
+    medians, slowed = [], {}
     for i in range(sessions):
         for side in ("old", "new"):
-            frame = records.round_medians(records.load(folder / f"session{i}" / side))
-            medians.append(frame.assign(session=i, side=side))
+            frame = records.load(folder / f"session{i}" / side)
+            medians.append(records.round_medians(frame).assign(session=i, side=side))
+            slowed[i, side] = compare.mostly_slowed(frame)
     table = pd.concat(medians)
     names = table.drop_duplicates("case").set_index("case")["kernel"]
     values = table.pivot_table(index=["session", "round"], columns=["case", "side"],
@@ -73,32 +76,47 @@ def read(folder: Path, sessions: int) -> Rounds:
     peaks = table.pivot_table(index="session", columns=["case", "side"], values="ceiling_gflops",
                               aggfunc="median")  # fmt: skip
     ceilings = np.stack([np.log(peaks[c][["old", "new"]].to_numpy()) for c in cases])
-    return Rounds(cases, names.to_numpy(), log_ns, ceilings)
+    flagged = [[[c in slowed[i, s] for s in ("old", "new")] for i in counts.index] for c in cases]
+    return Rounds(cases, names.to_numpy(), log_ns, ceilings, np.array(flagged))
 
 
-def verdicts(old: np.ndarray, new: np.ndarray, drift: float, paired: bool) -> np.ndarray:
-    """compare's verdict on each case: [cases] from [cases, rounds] of log times."""
-    moved = new.mean(axis=1) - old.mean(axis=1)
-    drifts = np.zeros(len(old)) if paired else compare.carried(moved, drift)
+@dataclass(frozen=True)
+class Pair:
+    """Two sides to be compared: [cases, rounds] of log times, and what is known between them."""
+
+    old: np.ndarray
+    new: np.ndarray
+    slowed: np.ndarray  # [cases]
+    drift: float = 0.0  # of the ceilings
+    paired: bool = True
+
+
+def verdicts(pair: Pair, slowdown: np.ndarray | float = 0.0) -> np.ndarray:
+    """compare's verdict on each case, the new side's log times raised by the slowdown [cases]."""
+    old, new = pair.old, pair.new + np.reshape(slowdown, (-1, 1))
+    moved = np.array([compare.trimmed(b)[0] - compare.trimmed(a)[0] for a, b in zip(old, new)])
+    moved[pair.slowed] = np.nan
+    drifts = np.zeros(len(old)) if pair.paired else compare.carried(moved, pair.drift)
     rows = []
     for before, after, carried in zip(old, new, drifts, strict=True):
-        centre, low, high, p = compare.log_ratio(before, after, carried, paired)
+        centre, low, high, p = compare.log_ratio(before, after, carried, pair.paired)
         rows.append({"ratio": np.exp(centre), "low": np.exp(low), "high": np.exp(high), "p": p})
-    table = pd.DataFrame(rows).assign(old_status="ok", new_status="ok")
+    table = pd.DataFrame(rows).assign(old_status="ok", new_status="ok", slowed=pair.slowed)
     return compare.judge(table)["verdict"].to_numpy()
 
 
-def interleaved(data: Rounds, rng: np.random.Generator, rounds: int) -> tuple[Any, Any, float]:
+def interleaved(data: Rounds, rng: np.random.Generator, rounds: int) -> Pair:
     """`rounds` rounds of any session; which side is called new is a matter of a coin a case."""
     cases, sessions, per_session, _ = data.log_ns.shape
     chosen = rng.choice(sessions * per_session, size=rounds, replace=False)
     pool = data.log_ns.reshape(cases, sessions * per_session, 2)[:, chosen]
     swap = rng.integers(2, size=cases).astype(bool)[:, None]
     first, second = pool[..., 0], pool[..., 1]
-    return np.where(swap, second, first), np.where(swap, first, second), 0.0
+    unflagged = np.zeros(cases, dtype=bool)  # paired rounds are judged however slow they were
+    return Pair(np.where(swap, second, first), np.where(swap, first, second), unflagged)
 
 
-def stored(data: Rounds, rng: np.random.Generator, rounds: int) -> tuple[Any, Any, float]:
+def stored(data: Rounds, rng: np.random.Generator, rounds: int) -> Pair:
     """`rounds` rounds of one session against as many of another, with the drift between them."""
     _, sessions, per_session, _ = data.log_ns.shape
     a, b = rng.choice(sessions, size=2, replace=False)
@@ -108,11 +126,12 @@ def stored(data: Rounds, rng: np.random.Generator, rounds: int) -> tuple[Any, An
         for s, i in zip((a, b), sides, strict=True)
     )
     drift = abs(np.median(data.ceilings[:, b, sides[1]] - data.ceilings[:, a, sides[0]]))
-    return old, new, float(drift)
+    slowed = data.slowed[:, a, sides[0]] | data.slowed[:, b, sides[1]]
+    return Pair(old, new, slowed, float(drift), paired=False)
 
 
 def rates(
-    data: Rounds, draw: Callable[..., tuple[Any, Any, float]], rounds: int, trials: int, seed: int
+    data: Rounds, draw: Callable[..., Pair], rounds: int, trials: int, seed: int
 ) -> dict[str, Any]:
     """Shares of `trials` comparisons: with a false alarm (SLOWER: exit status 1; any), and with the
     slowed kernel found, by slowdown; each (share, low, high)."""
@@ -121,13 +140,12 @@ def rates(
     alarms = slower = 0
     found = dict.fromkeys(SLOWDOWNS, 0)
     for _ in range(trials):
-        old, new, drift = draw(data, rng, rounds)
-        paired = draw is interleaved
-        verdict = verdicts(old, new, drift, paired)
+        pair = draw(data, rng, rounds)
+        verdict = verdicts(pair)
         slower += "SLOWER" in verdict
         alarms += bool(np.isin(verdict, ["SLOWER", "FASTER"]).any())
         for factor in SLOWDOWNS:
-            injected = verdicts(old, new + np.log(factor) * slowed[:, None], drift, paired)
+            injected = verdicts(pair, np.log(factor) * slowed)
             found[factor] += "SLOWER" in injected[slowed]
     return {
         "rounds": rounds, "trials": trials, "cases": len(data.cases),
@@ -183,6 +201,11 @@ def run(folder: Path, quick: bool) -> Finding:
         f"{apart(data.ceilings.mean(axis=-1)):.1%}, a case by up to "
         f"{apart(data.log_ns.mean(axis=(2, 3))):.1%}: why the drift that is carried is that of the "
         "cases too."
+    )
+    busy = int(data.slowed.any(axis=(0, 2)).sum())
+    text.append(
+        f"{sessions} sessions; in {busy} of them other work slowed the machine for most rounds of a "
+        "case or more, on which comparisons of stored runs give no verdict."
     )
     pairs = data.log_ns[..., 1] - data.log_ns[..., 0]
     numbers = found | {"pair_noise": {
