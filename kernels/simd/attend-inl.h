@@ -250,15 +250,18 @@ class Attender {
         };
         // As many exponentials a slot as let the remaining tiles do them all.
         using std::integral_constant;
-        const bool any = Pipelined() && slots > 0;
-        if (any && todo >= 4 * slots && todo > 2 * slots * left)
-          score(integral_constant<int, 4>());
-        else if (any && todo >= 2 * slots && todo > slots * left)
-          score(integral_constant<int, 2>());
-        else if (any && todo >= slots)
-          score(integral_constant<int, 1>());
-        else
-          score(integral_constant<int, 0>());
+        Index rate = 0;
+        if (Pipelined() && slots > 0 && todo >= slots) {
+          rate = todo >= 4 * slots && todo > 2 * slots * left ? 4
+                 : todo >= 2 * slots && todo > slots * left   ? 2
+                                                              : 1;
+        }
+        if constexpr (kCanPipeline) {
+          if (rate == 4) score(integral_constant<int, 4>());
+          if (rate == 2) score(integral_constant<int, 2>());
+          if (rate == 1) score(integral_constant<int, 1>());
+        }
+        if (rate == 0) score(integral_constant<int, 0>());
         tiles -= count, left -= count, at += count * kRows, k += count * kRows * stride;
       }
     };
