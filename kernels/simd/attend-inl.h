@@ -163,7 +163,7 @@ class Attender {
   // Of this block's outputs and the next one's queries, and of later keys, the lines of a few rows
   // for each tile: at once, they would keep the loads of keys waiting.
   void FetchAhead(Index tiles) {
-    for (Index i = 0; i < 1 * tiles && fetched_ < current_->rows; ++i, ++fetched_) {
+    for (Index i = 0; i < tiles && fetched_ < current_->rows; ++i, ++fetched_) {
       ends_.FetchOutput(*current_, fetched_);
       ends_.FetchInput(ahead_, fetched_);
     }
