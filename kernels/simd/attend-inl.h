@@ -175,39 +175,7 @@ class Attender {
 
   // Rows [begin, begin + keys) of the run.
   void Step(const KeySource<T>& source, Index begin, Index keys, const SeenRun& run,
-            const LaneMask* mask) {
-    float* s = scores_[Pipelined() && pending_.s == scores_[0]];
-    HWY_ALIGN float max[kQueries];
-    HWY_ALIGN float sum[kQueries];
-    std::fill_n(max, kQueries, -HUGE_VALF);
-    std::fill_n(sum, kQueries, 0.0f);
-    const ScoreRows rows{
-        current_->q,
-        current_->start,
-        max,
-        sum,
-        ends_.LogitFactor(),
-        options_.prefetch ? kRows * source.k_stride * static_cast<Index>(sizeof(T)) : 0};
-    const WordSpan span{std::clamp<Index>(run.both_begin - begin, 0, keys),
-                        std::clamp<Index>(run.both_end - begin, 0, keys), keys};
-    WithForm([&](auto form) { Scores<form>(source, begin, span, rows, s); });
-    Retire();
-    const bool exact = W::kElements == 2 && keys < 64;
-    for (int q = 0; q < kQueries; q += kLanes) PoisonSum(*current_, q, hn::Load(DF(), sum + q));
-    MaskScores(in_, *current_, mask, {run, begin, keys, s, max});
-    for (int q = 0; q < kQueries; q += kLanes) {
-      const VF most = hn::Load(DF(), max + q);
-      ends_.MoveReference(current_, q, most, exact, s + q, keys, kQueries);
-    }
-    if (keys % W::kElements) std::fill_n(s + keys * kQueries, kQueries, -HUGE_VALF);
-    const auto words = [](Index count) { return (count + W::kElements - 1) / W::kElements; };
-    pending_ = {current_,
-                s,
-                source.v + begin * source.v_stride,
-                W::kElements * source.v_stride,
-                {words(span.both_begin), words(span.both_end), words(span.end)}};
-    if (!Pipelined()) Retire();
-  }
+            const LaneMask* mask);
 
   // f of the form of the exponentials. What nobody measures is not compiled.
   template <class F>
@@ -215,10 +183,10 @@ class Attender {
     using std::integral_constant;
     const int form = options_.exp_form;
     if constexpr (W::kElements == 2) {
-      if (form == 0 || form == kByTable + 1) return f(integral_constant<int, kByTable + 1>());
+      if (form == 0 || form == W::kFastForm) return f(integral_constant<int, W::kFastForm>());
       if (form == 3) return f(integral_constant<int, 3>());
     } else if constexpr (kHasExpTable) {
-      if (form == 0 || form == kByTable + 3) return f(integral_constant<int, kByTable + 3>());
+      if (form == 0 || form == W::kFastForm) return f(integral_constant<int, W::kFastForm>());
       if (form == kByTable + 2) return f(integral_constant<int, kByTable + 2>());
     } else {
       if (p_.dtype == DType::kBF16) return f(integral_constant<int, 3>());
@@ -244,8 +212,8 @@ class Attender {
         const auto score = [&](auto rate) {
           if (rate > 0) count = std::min(count, todo / (rate * slots));
           FetchAhead(count);
-          work = ScoreTiles<T, width, rate, kForm>(rows.From(v), k, stride, words, count,
-                                                   s + at * kQueries + v * kLanes, work);
+          work = ScoreTiles<T, width, rate, rate ? kForm : 0>(rows.From(v), k, stride, words, count,
+                                                              s + at * kQueries + v * kLanes, work);
           todo -= rate * slots * count;
         };
         // As many exponentials a slot as let the remaining tiles do them all.
@@ -288,49 +256,9 @@ class Attender {
 
   // The pending block's share of the output. Its probabilities are ready if pipelined; else the
   // tile of the first columns makes them.
-  void Retire() {
-    QueryBlock* b = pending_.block;
-    if (!b) return;
-    Index c = 0;
-    const auto tile = [&](auto columns, auto first, auto form) {
-      OutputTile<T, columns, first, form>(pending_.s, pending_.v + c * W::kElements,
-                                          pending_.v_stride, pending_.words, b->empty,
-                                          b->o + c * kQueries, b->sum);
-      c += columns;
-    };
-    using std::integral_constant;
-    constexpr integral_constant<int, 0> kNone;
-    const auto first = [&](auto form) {
-      if (p_.v_dim >= kFirstColumns)
-        tile(integral_constant<int, kFirstColumns>(), std::true_type(), form);
-      else
-        tile(integral_constant<int, 1>(), std::true_type(), form);
-    };
-    if (Pipelined())
-      first(kNone);
-    else
-      WithForm(first);
-    const auto others = [&](auto columns) {
-      const bool wide = columns > 1 && columns > options_.tile_columns;
-      while (!wide && c + columns <= p_.v_dim) tile(columns, std::false_type(), kNone);
-    };
-    others(integral_constant<int, kRows>());
-    others(integral_constant<int, 4>());
-    others(integral_constant<int, 2>());
-    others(integral_constant<int, 1>());
-    b->empty = false;
-    pending_.block = nullptr;
-    if (!b->open) ends_.Finish(*b);
-  }
+  void Retire();
 
-  void Drain() {
-    if (!pending_.block) return;
-    WithForm([&](auto form) {
-      Work work{pending_.s, pending_.s};
-      for (Index todo = PendingWords(); todo > 0; --todo) work.template Word<T, form>();
-    });
-    Retire();
-  }
+  void Drain();
 
   const Problem& p_;
   const Inputs in_;
@@ -348,6 +276,95 @@ class Attender {
   T* tail_;
   std::size_t bytes_ = 0;
 };
+
+// What is large of it is compiled once, by attend.cc.
+
+template <class T>
+void Attender<T>::Step(const KeySource<T>& source, Index begin, Index keys, const SeenRun& run,
+                       const LaneMask* mask) {
+  float* s = scores_[Pipelined() && pending_.s == scores_[0]];
+  HWY_ALIGN float max[kQueries];
+  HWY_ALIGN float sum[kQueries];
+  std::fill_n(max, kQueries, -HUGE_VALF);
+  std::fill_n(sum, kQueries, 0.0f);
+  const ScoreRows rows{
+      current_->q,
+      current_->start,
+      max,
+      sum,
+      ends_.LogitFactor(),
+      options_.prefetch ? kRows * source.k_stride * static_cast<Index>(sizeof(T)) : 0};
+  const WordSpan span{std::clamp<Index>(run.both_begin - begin, 0, keys),
+                      std::clamp<Index>(run.both_end - begin, 0, keys), keys};
+  WithForm([&](auto form) { Scores<form>(source, begin, span, rows, s); });
+  Retire();
+  const bool exact = W::kElements == 2 && keys < 64;
+  for (int q = 0; q < kQueries; q += kLanes) PoisonSum(*current_, q, hn::Load(DF(), sum + q));
+  MaskScores(in_, *current_, mask, {run, begin, keys, s, max});
+  for (int q = 0; q < kQueries; q += kLanes) {
+    const VF most = hn::Load(DF(), max + q);
+    ends_.MoveReference(current_, q, most, exact, s + q, keys, kQueries);
+  }
+  if (keys % W::kElements) std::fill_n(s + keys * kQueries, kQueries, -HUGE_VALF);
+  const auto words = [](Index count) { return (count + W::kElements - 1) / W::kElements; };
+  pending_ = {current_,
+              s,
+              source.v + begin * source.v_stride,
+              W::kElements * source.v_stride,
+              {words(span.both_begin), words(span.both_end), words(span.end)}};
+  if (!Pipelined()) Retire();
+}
+
+template <class T>
+void Attender<T>::Retire() {
+  QueryBlock* b = pending_.block;
+  if (!b) return;
+  Index c = 0;
+  const auto tile = [&](auto columns, auto first, auto form) {
+    OutputTile<T, columns, first, form>(pending_.s, pending_.v + c * W::kElements,
+                                        pending_.v_stride, pending_.words, b->empty,
+                                        b->o + c * kQueries, b->sum);
+    c += columns;
+  };
+  using std::integral_constant;
+  constexpr integral_constant<int, 0> kNone;
+  const auto first = [&](auto form) {
+    if (p_.v_dim >= kFirstColumns)
+      tile(integral_constant<int, kFirstColumns>(), std::true_type(), form);
+    else
+      tile(integral_constant<int, 1>(), std::true_type(), form);
+  };
+  if (Pipelined())
+    first(kNone);
+  else
+    WithForm(first);
+  const auto others = [&](auto columns) {
+    const bool wide = columns > 1 && columns > options_.tile_columns;
+    while (!wide && c + columns <= p_.v_dim) tile(columns, std::false_type(), kNone);
+  };
+  others(integral_constant<int, kRows>());
+  others(integral_constant<int, 4>());
+  others(integral_constant<int, 2>());
+  others(integral_constant<int, 1>());
+  b->empty = false;
+  pending_.block = nullptr;
+  if (!b->open) ends_.Finish(*b);
+}
+
+template <class T>
+void Attender<T>::Drain() {
+  if (!pending_.block) return;
+  WithForm([&](auto form) {
+    Work work{pending_.s, pending_.s};
+    for (Index todo = PendingWords(); todo > 0; --todo) work.template Word<T, form>();
+  });
+  Retire();
+}
+
+extern template class Attender<float>;
+#if HWY_TARGET <= HWY_AVX3_ZEN4
+extern template class Attender<BFloat16>;
+#endif
 
 }  // namespace HWY_NAMESPACE
 }  // namespace attnbench

@@ -315,8 +315,7 @@ HWY_INLINE Extremes<kRows> LogitsHolding(const T* HWY_RESTRICT q, Index q_stride
     extremes.max[v] = hn::Set(df, kNegInf);
     extremes.sum[v] = hn::Zero(df);
   });
-  const LaneQueries<kRows, kHeld, T> queries(q, q_stride);
-  const auto tile = [&](auto row, VF(&sums)[kSums]) ATTNBENCH_INLINED {
+  const auto tile = [&](const auto& queries, auto row, VF(&sums)[kSums]) ATTNBENCH_INLINED {
     if constexpr (kRowsInBlocks<kRows>) {
       TileInBlocks<kRows>(q, row, k, sums);
     } else {
@@ -334,13 +333,17 @@ HWY_INLINE Extremes<kRows> LogitsHolding(const T* HWY_RESTRICT q, Index q_stride
   };
   VF sums[kSums];
   Index j = 0;
+  const LaneQueries<kRows, kHeld, T> queries(q, q_stride);
   for (; j + kKeys <= keys; j += kKeys) {
     const T* const first = k[j];
-    tile([&](auto t) ATTNBENCH_INLINED { return first + t * k.stride; }, sums);
+    tile(queries, [&](auto t) ATTNBENCH_INLINED { return first + t * k.stride; }, sums);
     keep(j, sums);
   }
   if (j < keys) {
-    tile([&](auto t) ATTNBENCH_INLINED { return k[std::min<Index>(j + t, keys - 1)]; }, sums);
+    // Short code: once a run.
+    tile(
+        LaneQueries<kRows, 0, T>(q, q_stride),
+        [&](auto t) ATTNBENCH_INLINED { return k[std::min<Index>(j + t, keys - 1)]; }, sums);
     const hn::RebindToSigned<DF> di;
     const auto key = hn::And(hn::Iota(di, 0), hn::Set(di, kGroup<kRows> - 1));
     Unroll<kSums>([&](auto i) ATTNBENCH_INLINED {

@@ -116,12 +116,11 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
   InOrder in_order;
   const typename Element<T>::D d;
   using V = hn::Vec<typename Element<T>::D>;
-  // Rows j + k ... of `rows`.
-  const auto step = [&](Index j, auto k, int rows) ATTNBENCH_INLINED {
-    constexpr int set = k / E::kStep % kSets;
+  // Rows group + k ... of `rows`; `set` of the accumulators.
+  const auto step = [&](Index group, auto k, auto set, int rows) ATTNBENCH_INLINED {
     V x[E::kStep][kGroups], y[kVectors];
     Unroll<E::kStep>([&](auto s) ATTNBENCH_INLINED {
-      const T* const row = v[j + k + s];
+      const T* const row = v[group + k + s];
       Unroll<kGroups>([&](auto g) ATTNBENCH_INLINED {
         if (s >= rows) {
           x[s][g] = hn::Zero(d);
@@ -138,25 +137,20 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
     E::Combine(x, y);
     Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
       const auto w = InRegister<(kVectors > 1)>(
-          E::Broadcast(weights + j * kPlaces<kRows> + (kFirst + r) * kKeys + k));
+          E::Broadcast(weights + group * kPlaces<kRows> + (kFirst + r) * kKeys + k));
       Unroll<kVectors>(
           [&](auto x) ATTNBENCH_INLINED { acc[set][r][x] = E::MulAdd(w, y[x], acc[set][r][x]); });
     });
   };
   Index j = 0;
   for (; j + kKeys <= keys; j += kKeys) {
-    Unroll<kKeys / E::kStep>([&](auto k) ATTNBENCH_INLINED {
-      step(j, std::integral_constant<int, k * E::kStep>(), E::kStep);
+    Unroll<kKeys / E::kStep>([&](auto i) ATTNBENCH_INLINED {
+      step(j, std::integral_constant<int, i * E::kStep>(), std::integral_constant<int, i % kSets>(),
+           E::kStep);
     });
   }
-  if (j < keys) {
-    Unroll<kKeys / E::kStep>([&](auto k) ATTNBENCH_INLINED {
-      constexpr int at = k * E::kStep;
-      if (j + at < keys) {
-        step(j, std::integral_constant<int, at>(), std::min<int>(E::kStep, keys - j - at));
-      }
-    });
-  }
+  for (int k = 0; k < keys - j; k += E::kStep)
+    step(j, k, std::integral_constant<int, 0>(), std::min<int>(E::kStep, keys - j - k));
   Unroll<kCount>([&](auto r) ATTNBENCH_INLINED {
     Unroll<kVectors>([&](auto x) ATTNBENCH_INLINED {
       VF sum = acc[0][r][x];

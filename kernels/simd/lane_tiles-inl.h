@@ -156,23 +156,6 @@ HWY_NOINLINE void LaneOutputTile(QueryBlock* blocks, int lane, Index column, int
   });
 }
 
-// A word of probabilities of one lane's rows, scores of a row after the other kBlocks vectors
-// apart.
-template <class T>
-HWY_INLINE VF LaneProbabilities(const float* scores) {
-  const DF d;
-  if constexpr (Words<T>::kElements == 1) {
-    return Exp2<5>(d, hn::Load(d, scores));
-  } else {  // as in tiles-inl.h
-    const hn::RebindToUnsigned<DF> du;
-    const hn::Repartition<std::uint16_t, DF> du16;
-    const VF even = Exp2<3, true>(d, hn::Load(d, scores));
-    const VF odd = Exp2<3, true>(d, hn::Load(d, scores + kBlocks * kLanes));
-    const auto low = hn::ShiftRight<16>(hn::BitCast(du, even));
-    return hn::BitCast(d, hn::OddEven(hn::BitCast(du16, odd), hn::BitCast(du16, low)));
-  }
-}
-
 // One vector of each of kBlocks open blocks, that at `lane`, attends rows [begin, end) of a strip.
 template <class T>
 void AttendStrip(const BlockEnds<T>& ends, Index words, Index v_dim, QueryBlock* blocks, int lane,
@@ -201,7 +184,8 @@ void AttendStrip(const BlockEnds<T>& ends, Index words, Index v_dim, QueryBlock*
     const Index count = rows / W::kElements;
     for (Index j = 0; j < count; ++j) {
       Unroll<kBlocks>([&](auto i) ATTNBENCH_INLINED {
-        const VF p = LaneProbabilities<T>(s + (j * W::kElements * kBlocks + i) * kLanes);
+        const float* const scores = s + (j * W::kElements * kBlocks + i) * kLanes;
+        const VF p = W::template Probabilities<W::kFastForm>(scores, kBlocks * kLanes);
         hn::Store(p, d, s + (j * kBlocks + i) * kLanes);
         total[i] = hn::Add(total[i], W::Sum(p));
       });

@@ -70,14 +70,7 @@ class BlockEnds {
   }
 
   // The block's queries are told; everything else of it starts here.
-  void Start(QueryBlock* b) const {
-    PackQueries(*b);
-    b->empty = true;
-    std::fill_n(b->start, kQueries, 0.0f);
-    std::fill_n(b->sum, kQueries, 0.0f);
-    std::fill_n(b->low, kQueries, -Threshold());
-    if (resume_) Resume(b);
-  }
+  void Start(QueryBlock* b) const;
 
   // Moves the reference of vector q where the new scores, of which `max` is the maximum, are too
   // far from it, which rescales what the block has so far; they lie at s, a vector every `pitch`.
@@ -123,10 +116,7 @@ class BlockEnds {
       Fetch(out_.out, b, b.first + q * b.step, p_.v_dim);
   }
 
-  HWY_NOINLINE void Finish(const QueryBlock& b) const {
-    if (save_) return Save(b);
-    out_.out.dtype == DType::kBF16 ? WriteOutAs<BFloat16>(b) : WriteOutAs<float>(b);
-  }
+  void Finish(const QueryBlock& b) const;
 
  private:
   using W = Words<T>;
@@ -253,6 +243,27 @@ class BlockEnds {
   const AttendOptions options_;
   Partial save_, resume_;
 };
+
+template <class T>
+void BlockEnds<T>::Start(QueryBlock* b) const {
+  PackQueries(*b);
+  b->empty = true;
+  std::fill_n(b->start, kQueries, 0.0f);
+  std::fill_n(b->sum, kQueries, 0.0f);
+  std::fill_n(b->low, kQueries, -Threshold());
+  if (resume_) Resume(b);
+}
+
+template <class T>
+void BlockEnds<T>::Finish(const QueryBlock& b) const {
+  if (save_) return Save(b);
+  out_.out.dtype == DType::kBF16 ? WriteOutAs<BFloat16>(b) : WriteOutAs<float>(b);
+}
+
+extern template class BlockEnds<float>;  // compiled by attend.cc
+#if HWY_TARGET <= HWY_AVX3_ZEN4
+extern template class BlockEnds<BFloat16>;
+#endif
 
 }  // namespace HWY_NAMESPACE
 }  // namespace attnbench

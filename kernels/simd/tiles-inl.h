@@ -65,9 +65,10 @@ struct Words<float> {
   // The queries are packed with the factor inside, and accumulators start at `start`.
   static HWY_INLINE VF First(VF start) { return start; }
   static HWY_INLINE VF Last(VF sum, VF, VF) { return sum; }
-  // A vector of words of probabilities, from scores; rows of them are kQueries apart.
+  static constexpr int kFastForm = kHasExpTable ? kByTable + 3 : 5;
+  // A vector of words of probabilities, from scores; rows of them are `pitch` apart.
   template <int kForm>
-  static HWY_INLINE VF Probabilities(const float* scores) {
+  static HWY_INLINE VF Probabilities(const float* scores, Index = kQueries) {
     return Exp2<kForm>(DF(), hn::Load(DF(), scores));
   }
 };
@@ -98,13 +99,14 @@ struct Words<BFloat16> {
   // Scaled queries would have to be rounded to bf16 again: scale the sums.
   static HWY_INLINE VF First(VF) { return hn::Zero(DF()); }
   static HWY_INLINE VF Last(VF sum, VF factor, VF start) { return hn::MulAdd(sum, factor, start); }
+  static constexpr int kFastForm = kByTable + 1;
   // sqrt(2) times the probabilities, rounded half up, which is to nearest but for ties.
   template <int kForm>
-  static HWY_INLINE VF Probabilities(const float* scores) {
+  static HWY_INLINE VF Probabilities(const float* scores, Index pitch = kQueries) {
     const hn::RebindToUnsigned<DF> du;
     const hn::Repartition<std::uint16_t, DF> du16;
     const VF even = Exp2<kForm, true>(DF(), hn::Load(DF(), scores));
-    const VF odd = Exp2<kForm, true>(DF(), hn::Load(DF(), scores + kQueries));
+    const VF odd = Exp2<kForm, true>(DF(), hn::Load(DF(), scores + pitch));
     const auto low = hn::ShiftRight<16>(hn::BitCast(du, even));
     return hn::BitCast(DF(), hn::OddEven(hn::BitCast(du16, odd), hn::BitCast(du16, low)));
   }
