@@ -11,6 +11,7 @@
 #include <memory>
 #include <sstream>
 
+#include "harness/amx.h"
 #include "harness/inputs.h"
 #include "harness/machine.h"
 #include "kernels/simd/target.h"
@@ -199,6 +200,10 @@ double ProbeFlops(DType dtype, int threads) {
   return GigaRate(threads, [](float* sink) { return HWY_DYNAMIC_DISPATCH(FmaLoop)(500, sink); });
 }
 
+double ProbeAmx(int threads) {
+  return GigaRate(threads, [](float*) { return AmxLoop(100); });
+}
+
 double ProbeGexps(int threads) {
   return GigaRate(threads, [](float* sink) { return HWY_DYNAMIC_DISPATCH(ExpLoop)(500, sink); });
 }
@@ -230,6 +235,7 @@ nlohmann::json PeakTable(const std::vector<int>& threads) {
     return most;
   };
   nlohmann::json rows = nlohmann::json::array();
+  const std::string no_amx = AmxMissing();
   const std::vector<std::size_t> caches = DataCacheBytes();
   for (int t : threads) {
     nlohmann::json gbps = nlohmann::json::object();
@@ -241,22 +247,27 @@ nlohmann::json PeakTable(const std::vector<int>& threads) {
           best([&] { return ProbeReadGbps(bytes, t); });
     }
     gbps["DRAM"] = best([&] { return ProbeReadGbps(8 * LastLevelCacheBytes(), t); });
-    rows.push_back({{"threads", t},
-                    {"f32_gflops", best([&] { return ProbeFlops(DType::kF32, t); })},
-                    {"bf16_gflops", best([&] { return ProbeFlops(DType::kBF16, t); })},
-                    {"gexps", best([&] { return ProbeGexps(t); })},
-                    {"read_gbps", gbps}});
+    rows.push_back(
+        {{"threads", t},
+         {"f32_gflops", best([&] { return ProbeFlops(DType::kF32, t); })},
+         {"bf16_gflops", best([&] { return ProbeFlops(DType::kBF16, t); })},
+         {"amx_bf16_gflops",
+          no_amx.empty() ? nlohmann::json(best([&] { return ProbeAmx(t); })) : nlohmann::json()},
+         {"gexps", best([&] { return ProbeGexps(t); })},
+         {"read_gbps", gbps}});
   }
   return {{"target", DispatchedTarget()},
           {"bf16_dot", NativeBf16Dot() ? "native" : "none: f32 multiply-adds stand for it"},
+          {"amx", no_amx.empty() ? "native" : "none: " + no_amx},
           {"rows", rows}};
 }
 
 std::string FormatPeakTable(const nlohmann::json& table) {
   std::ostringstream out;
   out << "instruction set " << table["target"].get<std::string>() << ", bf16 dot "
-      << table["bf16_dot"].get<std::string>() << "; read bandwidth in GB/s\n"
-      << "threads  f32 GFLOP/s  bf16 GFLOP/s  Gexp/s";
+      << table["bf16_dot"].get<std::string>() << ", AMX tiles " << table["amx"].get<std::string>()
+      << "; read bandwidth in GB/s\n"
+      << "threads  f32 GFLOP/s  bf16 GFLOP/s  AMX GFLOP/s  Gexp/s";
   std::vector<std::string> levels;  // DRAM last, not where the alphabet puts it
   if (!table["rows"].empty())
     for (const auto& [level, value] : table["rows"][0]["read_gbps"].items())
@@ -266,7 +277,10 @@ std::string FormatPeakTable(const nlohmann::json& table) {
   out << "\n";
   for (const auto& row : table["rows"]) {
     out << Column("%7.0f", row["threads"]) << Column("%13.1f", row["f32_gflops"])
-        << Column("%14.1f", row["bf16_gflops"]) << Column("%8.2f", row["gexps"]);
+        << Column("%14.1f", row["bf16_gflops"])
+        << (row["amx_bf16_gflops"].is_null() ? "            -"
+                                             : Column("%13.1f", row["amx_bf16_gflops"]))
+        << Column("%8.2f", row["gexps"]);
     for (const std::string& level : levels) out << Column("%9.1f", row["read_gbps"][level]);
     out << "\n";
   }

@@ -18,14 +18,17 @@ namespace attnbench {
 double ProbeFlops(DType dtype, int threads);
 // GB/s of reading `bytes` in all, split over the threads; the buffer is kept between calls.
 double ProbeReadGbps(std::size_t bytes, int threads);
+// GFLOP/s of products of bf16 tiles; only where AmxMissing() (amx.h) is empty.
+double ProbeAmx(int threads);
 // 1e9 float32 exponentials a second, by the kernels' kind of polynomial.
 double ProbeGexps(int threads);
 // Whether the dispatched instruction set has the bf16 dot.
 bool NativeBf16Dot();
 
 // The table of `attnbench peak`: a row a thread count.
-// {"target", "bf16_dot", "rows": [{"threads", "f32_gflops", "bf16_gflops", "gexps",
-//   "read_gbps": {"L1": ..., "L2": ..., "L3": ..., "DRAM": ...}}]}
+// {"target", "bf16_dot", "amx", "rows": [{"threads", "f32_gflops", "bf16_gflops",
+//   "amx_bf16_gflops": null where "amx" says why there is none, "gexps", "read_gbps": {"L1": ...,
+//   "L2": ..., "L3": ..., "DRAM": ...}}]}
 nlohmann::json PeakTable(const std::vector<int>& threads);
 std::string FormatPeakTable(const nlohmann::json& table);
 

@@ -299,7 +299,7 @@ class SlowedTest : public FaultsTest {
         "[[kernel]]\nname = \"naive\"\nkeys = 16\n[[kernel]]\nname = \"" +
         kernel + "\"\nkeys = 1\n";
     const Outcome outcome = Harness("sweep " + folder_.Write("slow.toml", text) + " -o " +
-                                    RunPath() + " --plugin " + TestPlugin(kernel));
+                                    RunPath() + " --plugin " + TestPlugin("disturbs"));
     ASSERT_EQ(outcome.status, 0) << outcome.output;
     const std::vector<json> records = Records();
     ASSERT_GE(records.size(), 7u);

@@ -264,7 +264,11 @@ TEST(Ceilings, AreRatesOfThisMachine) {  // no ratios: neighbours may hold the o
   EXPECT_GT(ProbeFlops(DType::kBF16, 2), 0.1);
   EXPECT_GT(ProbeGexps(1), 0.001);
   const json table = PeakTable({1});
-  EXPECT_EQ(table["rows"].size(), 1u);
+  ASSERT_EQ(table["rows"].size(), 1u);
+  const bool amx = table["amx"] == "native";
+  EXPECT_EQ(table["amx"].get<std::string>().starts_with("none: "), !amx) << "or why not";
+  const json& tiles = table["rows"][0]["amx_bf16_gflops"];
+  EXPECT_TRUE(amx ? tiles > table["rows"][0]["bf16_gflops"] : tiles.is_null()) << tiles;
   EXPECT_NE(FormatPeakTable(table).find("f32 GFLOP/s"), std::string::npos);
 }
 
