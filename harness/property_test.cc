@@ -111,6 +111,23 @@ TEST(Property, RowsOfWeightsSumToOne) {
   }
 }
 
+TEST(Property, TheOutputOfASingleKeyIsItsValue) {
+  Problem p = Square(40, 64);
+  p.mask.causal = true;
+  const OwnedInputs inputs = OwnedInputs::Make(p, {}, 5);
+  for (const Kernel* kernel : Catalogue()) {
+    if (!Serves(*kernel, p)) continue;
+    const std::vector<float> out = RunKernel(*kernel, p, inputs.view()).out;
+    for (Index h = 0; h < p.heads; ++h) {
+      for (Index c = 0; c < p.v_dim; ++c) {
+        const float value = static_cast<float>(inputs.view().v.At(0, h, 0, c));
+        EXPECT_NEAR(out[h * p.queries * p.v_dim + c], value, std::abs(value) * 0x1p-23f)
+            << kernel->name << ", head " << h << ", column " << c;
+      }
+    }
+  }
+}
+
 TEST(Property, PermutingKeysAndValuesTogetherChangesNothing) {
   const Problem p = Square();
   const OwnedInputs inputs = OwnedInputs::Make(p, {}, 2), other = inputs.Clone();

@@ -298,7 +298,7 @@ void Attender<T>::Step(const KeySource<T>& source, Index begin, Index keys, cons
                       std::clamp<Index>(run.both_end - begin, 0, keys), keys};
   WithForm([&](auto form) { Scores<form>(source, begin, span, rows, s); });
   Retire();
-  const bool exact = W::kElements == 2 && keys < 64;
+  const bool exact = keys < 64;
   for (int q = 0; q < kQueries; q += kLanes) PoisonSum(*current_, q, hn::Load(DF(), sum + q));
   MaskScores(in_, *current_, mask, {run, begin, keys, s, max});
   for (int q = 0; q < kQueries; q += kLanes) {

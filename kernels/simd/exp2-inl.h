@@ -96,7 +96,9 @@ struct Sixteenth<2> {
 template <>
 struct Sixteenth<3> {
   static constexpr double kLead = 0.05520517;
-  static constexpr double k2 = 0.24022653 / kLead, k1 = 0.69314718 / kLead, k0 = 1.0 / kLead;
+  // k0: 2^0 is 1 to the last bit, so that the output of a single key is its value.
+  static constexpr double k2 = 0.24022653 / kLead, k1 = 0.69314718 / kLead,
+                          k0 = 1.000000025 / kLead;
   static constexpr double kC = k2 / 3, kA = (k2 - kC) / 2;
   static constexpr double kB = k1 - kA * (kA + 2 * kC), kD = k0 - (kA * kA + kB) * kC;
 };

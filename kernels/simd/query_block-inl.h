@@ -74,8 +74,9 @@ class BlockEnds {
 
   // Moves the reference of vector q where the new scores, of which `max` is the maximum, are too
   // far from it, which rescales what the block has so far; they lie at s, a vector every `pitch`.
-  // Rare when lazy. exact: a query's first reference is its maximum; that matters in bf16 to rows
-  // of few keys, since sqrt(2), what its probability then is, loses only 1e-4 when rounded.
+  // Rare when lazy. exact: a query's first reference is its maximum. That matters to rows of few
+  // keys, whose largest probability is then exact: 1, or in bf16 sqrt(2), which loses only 1e-4
+  // when rounded.
   HWY_INLINE void MoveReference(QueryBlock* b, int q, VF max, bool exact, float* s, Index keys,
                                 Index pitch) const {
     const DF d;
