@@ -215,9 +215,14 @@ def _claims(
 
 
 def _further_claims(real: pd.DataFrame, causal: pd.DataFrame, long: pd.DataFrame) -> list[Claim]:
-    heads, by_pattern = recalls(real, SHOWN), causal.set_index("pattern")
-    chosen = heads[CHOSEN] - heads["sinks + local"]
-    oracle = heads["best keys"] - heads[CHOSEN]
+    by_pattern, most = causal.set_index("pattern"), 2 * SHOWN
+    gain, oracle = {}, {}
+    for budget in sorted(real.loc[real["pattern"] == CHOSEN, "budget"].unique()):
+        heads = recalls(real, budget)
+        gain[budget] = heads[CHOSEN] - heads["sinks + local"]
+        oracle[budget] = float((heads["best keys"] - heads[CHOSEN]).median())
+    medians = [float(of.median()) for of in gain.values()]
+    fewest = 2 * sparsity.BLOCK
     dense = by_pattern["perplexity"]["dense"]
     sinks, local = by_pattern["perplexity"]["sinks + local"], by_pattern["perplexity"]["local"]
     last = long[long["n"] == long["n"].max()].set_index(["source", "pattern"])["recall"]
@@ -225,11 +230,16 @@ def _further_claims(real: pd.DataFrame, causal: pd.DataFrame, long: pd.DataFrame
     positions = [name for name in FAMILIES if name in seen]
     return [
         Claim(
-            "blocks chosen by pooled keys keep more than a window with sinks of as many keys (by"
-            f" {CLEAR:g} in the median head), and less than each row's best keys",
-            f"{chosen.median():+.2f}, in {(chosen > 0).mean():.0%} of the heads; the best keys keep"
-            f" {oracle.median():+.2f} more",
-            bool(chosen.median() >= CLEAR and oracle.median() > 0),
+            "what blocks chosen by pooled keys gain over a window with sinks of as many keys grows with"
+            f" how many are free: less than nothing at {fewest} keys, which are the first block and the"
+            f" row's own, {CLEAR:g} of the mass or more in the median head at {most}, where"
+            f" {most // sparsity.BLOCK - 2} of {most // sparsity.BLOCK} are chosen; each row's best keys"
+            " keep more throughout",
+            ", ".join(f"{v:+.2f} at {b} keys ({(gain[b] > 0).mean():.0%} of the heads)"
+                      for b, v in zip(gain, medians))
+            + f"; the best keys keep {min(oracle.values()):+.2f} to {max(oracle.values()):+.2f} more",
+            bool(medians == sorted(medians) and medians[0] < 0 and min(gain) == fewest
+                 and gain[most].median() >= CLEAR and min(oracle.values()) > 0),
         ),
         Claim(
             "a causal model foretells worse with windows than with windows and sinks",
