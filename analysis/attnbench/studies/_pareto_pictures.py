@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.patches import Patch
 
-from attnbench import sparsity, transformer
+from attnbench import _core, machine, sparsity, transformer
 from attnbench.figures import style
 from attnbench.sparsity import CHOSEN, CONTROLS, FAMILIES
 from attnbench.studies import Picture
@@ -59,6 +59,11 @@ def draw(
     ]
 
 
+def _timed() -> str:
+    """What the footer of a figure with times says of them."""
+    return f" · f32, one thread, {machine.cpu(_core.environment())}"
+
+
 def _handles(names: Sequence[str]) -> list[Any]:
     return [style.handle(name, MARKS[name]) for name in MARKS if name in names]
 
@@ -100,7 +105,7 @@ def _overview(table: pd.DataFrame, blank: pd.DataFrame, footer: str) -> Picture:
             at.set_xlabel("time of a layer's attention")
             at.set_title(f"a text: {label} by time")
             at.set_ylabel(label)
-        style.finish(figure, f"{footer}; medians over heads", _handles(list(MARKS)))
+        style.finish(figure, f"{footer}; medians over heads{_timed()}", _handles(list(MARKS)))
     return Picture(
         "pareto", figure, "Attention mass that a pattern loses, by the keys that it admits, on a real"
         " text and on noise; below, mass and error by its kernel's time, with the frontier drawn and"
@@ -149,7 +154,7 @@ def _layers(real: pd.DataFrame, table: pd.DataFrame, footer: str, columns: int) 
         for at in axes[-1]:
             at.set_xlabel("time of the layer's attention")
         drawn = set(table[table["time_ns"].notna()]["pattern"])
-        return style.finish(figure, footer, _handles(list(drawn)))
+        return style.finish(figure, footer + _timed(), _handles(list(drawn)))
 
 
 def _by_head(real: pd.DataFrame, footer: str) -> Picture:
@@ -216,7 +221,7 @@ def generated(long: pd.DataFrame, keys: int) -> Picture:
         for at in axes[0]:
             style.log_sizes(at, sorted(long["n"].unique()), "tokens n")
         present = [name for name in MARKS if name in set(long["pattern"]) - {"dense"}]
-        footer = f"{keys} keys a row; medians over heads; one head, one thread"
+        footer = f"{keys} keys a row; medians over heads; times of one head{_timed()}"
         style.finish(figure, footer, _handles(present))
     return Picture(
         "generated", figure, f"Lost mass of patterns of {keys} keys a row by length, on generated heads"
