@@ -142,8 +142,8 @@ def best_keys(weights: Array, keys: int) -> Array:
 
 def chosen_blocks(q: Array, k: Array, keys: int, causal: bool = False) -> Array:
     """What the kernel top_blocks chooses for each head of q, k ``[heads, n, d]``, float32, as it
-    would alone: ``[heads, n, n]`` bool. Values of an identity matrix show the weights; those of
-    masked keys are the least that single precision has, not zero."""
+    would alone: ``[heads, n, n]`` bool. Values of an identity matrix show the weights, which
+    are zero outside the blocks alone: the exponentials of masked keys are small, but not zero."""
     n = k.shape[1]
     shown = np.eye(n, dtype=np.float32)
     found = [
@@ -152,12 +152,23 @@ def chosen_blocks(q: Array, k: Array, keys: int, causal: bool = False) -> Array:
         )
         for a, b in zip(q, k)
     ]
-    return np.array(found) > 1e-36
+    admitted = np.array(found) > 0
+    return np.tril(admitted) if causal else admitted
 
 
 def block_options(keys: int) -> dict[str, int]:
     """The options of top_blocks for a number of keys a row."""
     return {"block": BLOCK, "blocks": max(2, round(keys / BLOCK))}
+
+
+def chosen_keys(n: int, keys: int, causal: bool = False) -> float:
+    """The mean number of keys a row that ``chosen_blocks`` admits, whatever it chooses."""
+    blocks = block_options(keys)["blocks"]
+    if not causal:
+        return float(min(blocks * BLOCK, n))
+    rows = np.arange(n)
+    whole = np.minimum(blocks - 1, rows // BLOCK)  # beside the own block
+    return float((whole * BLOCK + rows % BLOCK + 1).mean())
 
 
 def best_columns(weights: Array, keys: int) -> Array:
@@ -182,7 +193,7 @@ def control(name: str, weights: Array, keys: int) -> Array:
 class Kept(NamedTuple):
     """A pattern against dense attention, one number a head: recall is the mass of the admitted keys
     in the dense weights; error ||out - dense|| / ||dense|| and cosine are of rows of the output,
-    greatest is max |out - dense| / max |v|."""
+    greatest is max |out - dense| / max |v|, entropy that of softmax over the admitted keys, in nats."""
 
     recall: Array
     recall_p5: Array
@@ -191,6 +202,8 @@ class Kept(NamedTuple):
     cosine: Array
     cosine_p5: Array
     greatest: Array
+    entropy: Array
+    entropy_p5: Array
 
 
 def attend(weights: Array, v: Array, admitted: Array) -> tuple[Array, Array]:
@@ -210,11 +223,15 @@ def kept(weights: Array, v: Array, admitted: Array, dense: Array | None = None) 
     size, own = np.linalg.norm(dense, axis=-1), np.linalg.norm(out, axis=-1)
     error = np.linalg.norm(out - dense, axis=-1) / size
     cosine = (out * dense).sum(-1) / np.maximum(own * size, 1e-300)
+    some = np.where(mass > 0, mass, 1)
+    logs = np.log(np.maximum(weights, 1e-300))
+    entropy = np.log(some) - np.where(admitted, weights * logs, 0).sum(-1) / some
     return Kept(
         mass.mean(-1), np.quantile(mass, 0.05, axis=-1),
         error.mean(-1), np.quantile(error, 0.95, axis=-1),
         cosine.mean(-1), np.quantile(cosine, 0.05, axis=-1),
         np.abs(out - dense).max((-1, -2)) / np.abs(v).max((-1, -2)),
+        entropy.mean(-1), np.quantile(entropy, 0.05, axis=-1),
     )  # fmt: skip
 
 

@@ -206,4 +206,7 @@ def _describe(path: Path) -> None:
     print(" " * 10 + "".join(f"{name:>17}" for name in names))
     for name, values in rows:
         print(f"{name:10}" + "".join(f"{value:17.2f}" for value in values))
+    print(
+        "key 0, first 4 keys: mass of sinks, where there are any; local +-32: of the keys so near"
+    )
     print("locality: g of weight ~ distance^-g, by octaves up to n / 2, first 4 keys left out")

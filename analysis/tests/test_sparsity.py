@@ -15,7 +15,7 @@ from attnbench import calibrate, sparsity, tensors, transformer
 from attnbench.sparsity import CHOSEN, CONTROLS
 from attnbench.studies import _pareto_measures as measures
 from attnbench.studies import _pareto_models as models
-from attnbench.studies import pareto
+from attnbench.studies import _pareto_pictures
 
 N = 64
 
@@ -78,6 +78,18 @@ def test_chosen_blocks_are_the_first_the_own_and_those_with_the_nearest_keys():
     assert not np.triu(sparsity.chosen_blocks(q, k, 3 * block, causal=True)[0], 1).any()
 
 
+def test_blocks_are_chosen_only_where_as_many_keys_are_blocks():
+    n = 6 * sparsity.BLOCK
+    q, k = np.random.default_rng(0).standard_normal((2, 1, n, 8), np.float32)
+    for causal in (False, True):
+        for keys in (16, 24, 32, 48, 64):
+            admitted = sparsity.chosen_blocks(q, k, keys, causal)[0].sum(1).mean()
+            assert admitted == pytest.approx(sparsity.chosen_keys(n, keys, causal)), (keys, causal)
+    assert CHOSEN in measures.contestants(32, n) and CHOSEN not in measures.contestants(16, n)
+    assert CHOSEN in measures.contestants(24, n, causal=True)
+    assert CHOSEN not in measures.contestants(16, n, causal=True)
+
+
 def test_the_full_mask_loses_nothing_and_recall_is_the_mass_that_is_admitted(heads):
     q, k, v = heads
     weights = weights_of(q, k)
@@ -102,8 +114,10 @@ def test_errors_are_what_the_words_say():
     assert found.cosine[0] == pytest.approx((np.sqrt(0.5) + 1) / 2)
     assert found.greatest[0] == pytest.approx(0.5)
     assert found.recall[0] == pytest.approx(0.75)
+    assert found.entropy[0] == pytest.approx(np.log(2) / 2)  # of one key and of two
     nothing = sparsity.kept(weights, v, np.zeros((2, 2), bool))
     assert nothing.recall[0] == 0 and nothing.error[0] == 1 and nothing.cosine[0] == 0
+    assert nothing.entropy[0] == 0
 
 
 def test_no_mask_of_as_many_keys_keeps_more_than_the_best_keys(heads):
@@ -158,24 +172,58 @@ def test_masks_are_told_apart_and_swept_by_their_kernels():
     assert measures.identity({"pattern": "full", "sinks": 0}) == measures.identity({})
 
 
+def test_a_causal_model_is_swept_with_causal_masks_throughout():
+    patterns = list(sparsity.at_budget(N, 24, causal=True).values())
+    size = measures.Size(N, 2, 16, causal=True)
+    spec = tomllib.loads(measures.experiment(patterns, [24], 5, size))
+    assert spec["axes"]["keys"] == N and spec["axes"]["heads"] == 2
+    assert all(entry["mask"]["causal"] for entry in spec["kernel"])
+    assert spec["kernel"][-1]["name"] == "top_blocks" and spec["kernel"][-1]["heads"] == 1
+
+
+def test_layers_of_a_model_are_drawn_with_what_they_cost():
+    drawn = np.random.default_rng(0).standard_normal((2, 3, 1, 2, N, 16), np.float32)
+    layers = [transformer.Layer(q, k, v, np.empty(0)) for q, k, v in drawn]
+    frame = measures.measure(layers, (16,), causal=True)
+    cost = {
+        measures.identity(p.mask): measures.Spent(float(3 + i))
+        for i, p in enumerate(sparsity.at_budget(N, 16, causal=True).values())
+    }
+    cost[measures.identity({})] = measures.Spent(9.0)
+    table = measures.points(frame, cost, N, causal=True)
+    assert table.iloc[-1]["keys"] == (N + 1) / 2  # of dense attention
+    size = measures.Size(N, 2, 16, causal=True)
+    picture = _pareto_pictures.other("one", models.Other("One", size, frame, table))
+    axes = picture.figure.axes
+    assert picture.name == "layers_one"
+    assert [at.get_title("left") for at in axes] == ["layer 0", "layer 1"]
+    assert all(len(at.lines) == len(cost) + 1 for at in axes)  # and the frontier
+
+
 def test_recalls_pair_the_patterns_of_a_head_and_the_largest_wins():
     drawn = np.random.default_rng(0).standard_normal((2, 3, 1, 2, N, 16), np.float32)
     layers = [transformer.Layer(q, k, v, np.empty(0)) for q, k, v in drawn]
-    frame = measures.measure(layers, (16, 24))
-    table = pareto.recalls(frame, 24)
-    assert table.shape == (4, len(sparsity.at_budget(N, 24)) + 1 + len(CONTROLS))
-    row = frame[(frame.budget == 24) & (frame.pattern == "local")]
+    frame = measures.measure(layers, (16, 32))
+    table = measures.recalls(frame, 32)
+    assert table.shape == (4, len(sparsity.at_budget(N, 32)) + 1 + len(CONTROLS))
+    row = frame[(frame.budget == 32) & (frame.pattern == "local")]
     np.testing.assert_array_equal(table["local"], row["recall"])
     assert list(zip(row["layer"], row["head"])) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert sum(pareto.winners(table).values()) == pytest.approx(1)
+    assert sum(measures.winners(table).values()) == pytest.approx(1)
     cost = {
-        measures.identity({}): 9.0,
-        measures.identity(measures.contestants(24, N)["local"].mask): 4.0,
-        measures.identity({"blocks": sparsity.block_options(24)["blocks"]}): 5.0,
+        measures.identity({}): measures.Spent(9.0),
+        measures.identity(measures.contestants(32, N)["local"].mask): measures.Spent(
+            4.0, plan_ns=1.0
+        ),
+        measures.identity({"blocks": sparsity.block_options(32)["blocks"]}): measures.Spent(
+            5.0, 2.0
+        ),
     }
-    points = measures.points(frame, cost, N).set_index(["pattern", "budget"])["time_ns"]
-    assert points["local", 24] == 4 and points["dense", N] == 9 and points[CHOSEN, 24] == 5
-    assert np.isnan(points["dilated", 24]) and np.isnan(points["best keys", 24])
+    points = measures.points(frame, cost, N).set_index(["pattern", "budget"])
+    times = points["time_ns"]
+    assert times["local", 32] == 4 and times["dense", N] == 9 and times[CHOSEN, 32] == 5
+    assert points["choice_ns"][CHOSEN, 32] == 2 and points["plan_ns"]["local", 32] == 1
+    assert np.isnan(times["dilated", 32]) and np.isnan(times["best keys", 32])
 
 
 def test_a_fit_finds_the_parameters_of_generated_heads():

@@ -7,7 +7,7 @@ import hashlib
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,10 @@ import pandas as pd
 import attnbench
 from attnbench import cli, records, sparsity, tensors, transformer
 from attnbench.format import last_words
-from attnbench.sparsity import CHOSEN, CONTROLS, Pattern
+from attnbench.sparsity import CHOSEN, CONTROLS, FAMILIES, Pattern
 
 N, HEADS, HEAD_DIM = 512, 12, 32  # of MiniLM
+SHOWN = 64  # keys a row of tables and of figures of heads
 # Medians over heads measured beforehand on another text, of these masks (and the 65 best keys).
 KNOWN = {
     "local ±32": ({"pattern": "local", "window": 32}, 0.29),
@@ -66,8 +67,11 @@ def admitted(
 
 
 def contestants(budget: int, n: int = N, causal: bool = False) -> dict[str, Pattern | None]:
-    """The patterns of a budget, and what depends on the content as None."""
-    return {**sparsity.at_budget(n, budget, causal), **dict.fromkeys((CHOSEN, *CONTROLS))}
+    """The patterns of a budget, and what depends on the content as None. Blocks are chosen whole:
+    where as many keys are none, as of budgets below two blocks, they have no place."""
+    off = abs(sparsity.chosen_keys(n, budget, causal) - budget)
+    chosen = (CHOSEN,) if off <= sparsity.NEAR * budget else ()
+    return {**sparsity.at_budget(n, budget, causal), **dict.fromkeys((*chosen, *CONTROLS))}
 
 
 def measure(layers: Sequence[Any], budgets: Iterable[int], causal: bool = False) -> pd.DataFrame:
@@ -88,6 +92,19 @@ def measure(layers: Sequence[Any], budgets: Iterable[int], causal: bool = False)
                     else np.broadcast_to(mask, weights.shape).sum(-1).mean(-1),
                 ))  # fmt: skip
     return pd.concat(rows, ignore_index=True)
+
+
+def recalls(frame: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Recall at a budget, a row a head and a column a pattern."""
+    rows = frame[frame["budget"] == budget]
+    rows = rows.assign(row=rows.groupby("pattern").cumcount())
+    return rows.pivot(index="row", columns="pattern", values="recall")
+
+
+def winners(heads: pd.DataFrame) -> dict[str, float]:
+    """The share of heads in which a pattern of positions has the largest recall."""
+    best = heads[[name for name in FAMILIES if name in heads]].idxmax(axis=1)
+    return {str(k): float(v) for k, v in best.value_counts(normalize=True).items()}
 
 
 def quartiles(frame: pd.DataFrame) -> pd.DataFrame:
@@ -182,36 +199,68 @@ def toml(fields: dict[str, Any]) -> str:
     ) + "}"  # fmt: skip
 
 
-def experiment(patterns: Iterable[Pattern], budgets: Iterable[int], seconds: float) -> str:
+class Size(NamedTuple):
+    """Of a layer's attention."""
+
+    n: int = N
+    heads: int = HEADS
+    head_dim: int = HEAD_DIM
+    causal: bool = False
+
+
+MINILM = Size()
+
+
+def experiment(
+    patterns: Iterable[Pattern], budgets: Iterable[int], seconds: float, size: Size = MINILM
+) -> str:
     """A TOML file that sweeps dense attention and these masks, each by its kernel, and the kernel
     that chooses, which does so head by head."""
+    whole = ['mask = {pattern = "full", causal = true}'] if size.causal else []
     lines = [
         'title = "What the masks of the study cost"', "[sweep]", f"budget_s = {seconds:g}",
-        "rounds = 5", "seed = 1", "[axes]", f"keys = {N}", f"head_dim = {HEAD_DIM}",
-        f"heads = {HEADS}", "threads = 1", "[[kernel]]", 'name = "flash"',
+        "rounds = 5", "seed = 1", "[axes]", f"keys = {size.n}", f"head_dim = {size.head_dim}",
+        f"heads = {size.heads}", "threads = 1", "[[kernel]]", 'name = "flash"', *whole,
     ]  # fmt: skip
     for pattern in patterns:
         lines += ["[[kernel]]", f'name = "{pattern.kernel}"', f"mask = {toml(pattern.mask)}"]
     for budget in budgets:
         options = toml(sparsity.block_options(budget))
-        lines += ["[[kernel]]", 'name = "top_blocks"', "heads = 1", f"options = {options}"]
+        lines += ["[[kernel]]", 'name = "top_blocks"', "heads = 1", f"options = {options}", *whole]
     return "\n".join(lines) + "\n"
 
 
+class Spent(NamedTuple):
+    """What a mask costs: nanoseconds, of them the choice of keys; the plan, made once for all
+    inputs, is not among them. Bytes are those beyond the tensors."""
+
+    time_ns: float = np.nan
+    choice_ns: float = np.nan
+    plan_ns: float = np.nan
+    memory_bytes: float = np.nan
+
+
 def times(
-    folder: Path, patterns: list[Pattern], budgets: Iterable[int], seconds: float
-) -> dict[tuple[Any, ...], float]:
-    """Nanoseconds of a layer's attention (12 heads) by mask, measured if the folder lacks it; dense
-    attention is the mask without fields. Raises ValueError where the sweep fails."""
-    found = sweep(folder, experiment(patterns, budgets, seconds), "masks")
+    folder: Path, patterns: list[Pattern], budgets: Iterable[int], seconds: float, size: Size = MINILM,
+    stem: str = "masks",
+) -> dict[tuple[Any, ...], Spent]:  # fmt: skip
+    """The cost of a layer's attention by mask, measured if the folder lacks it; dense attention is
+    the mask without fields. Where keys are chosen, the heads follow each other, in one's memory.
+    Raises ValueError where the sweep fails."""
+    found = sweep(folder, experiment(patterns, budgets, seconds, size), stem)
     chosen = [identity({"blocks": sparsity.block_options(b)["blocks"]}) for b in budgets]
-    return {mask: ns * (HEADS if mask in chosen else 1) for (_, *mask_), ns in found.items()
-            if (mask := tuple(mask_))}  # fmt: skip
+    cost = {tuple(mask): spent for (_, *mask), spent in found.items()}
+    for mask in set(chosen) & cost.keys():
+        one = cost[mask]
+        cost[mask] = one._replace(
+            time_ns=size.heads * one.time_ns, choice_ns=size.heads * one.choice_ns
+        )
+    return cost
 
 
-def sweep(folder: Path, text: str, stem: str) -> dict[tuple[Any, ...], float]:
-    """Nanoseconds by the number of keys and the mask's identity, of an experiment, which is run if
-    the folder lacks it. Raises ValueError where that fails."""
+def sweep(folder: Path, text: str, stem: str) -> dict[tuple[Any, ...], Spent]:
+    """Costs by the number of keys and the mask's identity, of an experiment, which is run if the
+    folder lacks it. Raises ValueError where that fails."""
     name = hashlib.sha256(text.encode()).hexdigest()[:8]  # a quick look has other masks
     output, file = folder / f"run-{name}", folder / f"{stem}-{name}.toml"
     if not (output / "done").exists():
@@ -231,26 +280,34 @@ def sweep(folder: Path, text: str, stem: str) -> dict[tuple[Any, ...], float]:
         else:
             mask = {f: row.get("mask_columns" if f == "columns" else f) for f in _PLAIN}
             mask = {k: v if isinstance(v, str) else int(v) for k, v in mask.items() if pd.notna(v)}
-        found[int(row["keys"]), *identity(mask)] = float(row["median_ns"])
+        spent = (row[c] for c in ("median_ns", "select_ns", "plan_ns", "memory_bytes"))
+        found[int(row["keys"]), *identity(mask)] = Spent(*map(float, spent))
     return found
 
 
-def points(frame: pd.DataFrame, cost: dict[tuple[Any, ...], float], n: int = N) -> pd.DataFrame:
-    """One row a pattern and budget, medians over heads; ``time_ns`` is NaN where no kernel serves
+def points(
+    frame: pd.DataFrame, cost: dict[tuple[Any, ...], Spent], n: int = N, causal: bool = False
+) -> pd.DataFrame:
+    """One row a pattern and budget, medians over heads; what it costs is NaN where no kernel serves
     it. Dense attention is the last row."""
     measures = ["keys", *sparsity.Kept._fields]
     table = frame.groupby(["pattern", "budget"], sort=False)[measures].median().reset_index()
-    made = {budget: contestants(budget, n) for budget in table["budget"].unique()}
+    made = {budget: contestants(budget, n, causal) for budget in table["budget"].unique()}
 
-    def time(name: str, budget: int) -> float:
+    def spent(name: str, budget: int) -> Spent:
         if name == CHOSEN:
-            return cost.get(identity({"blocks": sparsity.block_options(budget)["blocks"]}), np.nan)
+            blocks = sparsity.block_options(budget)["blocks"]
+            return cost.get(identity({"blocks": blocks}), Spent())
         pattern = made[budget][name]
-        return np.nan if pattern is None else cost.get(identity(pattern.mask), np.nan)
+        return Spent() if pattern is None else cost.get(identity(pattern.mask), Spent())
 
-    table["time_ns"] = [time(name, b) for name, b in zip(table["pattern"], table["budget"])]
+    costs = [spent(name, b) for name, b in zip(table["pattern"], table["budget"])]
+    table = table.join(pd.DataFrame(costs, columns=list(Spent._fields), index=table.index))
     whole: dict[str, Any] = {m: 1.0 if "recall" in m or "cosine" in m else 0.0 for m in measures}
-    whole |= {"pattern": "dense", "budget": n, "keys": n, "time_ns": cost.get(identity({}), np.nan)}
+    whole |= dict.fromkeys(("entropy", "entropy_p5"), np.nan)
+    all_keys = (n + 1) / 2 if causal else n
+    whole |= {"pattern": "dense", "budget": n, "keys": all_keys}
+    whole |= cost.get(identity({}), Spent())._asdict()
     return pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
 
 

@@ -1,27 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study pareto beyond MiniLM: a causal model's own task, and lengths that no model here has."""
+"""The study pareto beyond MiniLM: the other models' layers, a causal model's own task, and lengths
+that no model here has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from attnbench import _core, sparsity, tensors, transformer
 from attnbench.sparsity import CHOSEN
-from attnbench.studies._pareto_measures import attend, contestants, identity, measure, sweep, toml
+from attnbench.studies._pareto_measures import (
+    Size,
+    Spent,
+    attend,
+    contestants,
+    identity,
+    measure,
+    points,
+    sweep,
+    times,
+    toml,
+)
 
 KEYS = 16  # a row, of the 107 to 126 tokens of an antibody
+BLOCKS_KEYS = 24  # about what two chosen blocks are there, of which one is each row's own
+OTHERS = {  # how a model is called, and whether a key may follow its query
+    "iglm": ("IgLM", True),
+    "rxnmapper": ("RXNMapper", False),
+    "anarcii": ("ANARCII, cross-attention", False),
+}
+OTHER_BUDGETS = (8, KEYS, BLOCKS_KEYS, 32)  # of 82 to 123 tokens
 ROWS = 256  # queries looked at where sequences are long
 MARKS = 2  # chain and species: given, not foretold
 
 Array = np.ndarray
 
 
-def antibodies(lines: Sequence[str]) -> pd.DataFrame:
+class Other(NamedTuple):
+    """A model's heads under masks: ``real`` a row a head, ``table`` a row a pattern and budget."""
+
+    words: str
+    size: Size
+    real: pd.DataFrame
+    table: pd.DataFrame
+
+
+def others(folder: Path, budgets: Iterable[int], seconds: float) -> dict[str, Other]:
+    """The layers of the models beside MiniLM, over the first line of their own texts."""
+    budgets, found = list(budgets), {}
+    for name, (words, causal) in OTHERS.items():
+        text = tensors.default_text(name).read_text(encoding="utf-8")
+        layers = tensors.load_model(name).attention_inputs(text)
+        _, heads, n, head_dim = layers[0].q.shape
+        size = Size(n, heads, head_dim, causal)
+        real = measure(layers, budgets, causal)
+        patterns = [p for b in budgets for p in sparsity.at_budget(n, b, causal).values()]
+        cost = times(folder, patterns, budgets, seconds, size, name)
+        found[name] = Other(words, size, real, points(real, cost, n, causal))
+    return found
+
+
+def antibodies(lines: Sequence[str], keys: int = KEYS) -> pd.DataFrame:
     """IgLM with each pattern in all layers, over the sequences: one row a pattern, dense last.
     ``recall`` is the median over heads and sequences; ``accuracy`` of the next residue and
     ``perplexity`` are of all residues after the first."""
@@ -30,10 +73,10 @@ def antibodies(lines: Sequence[str]) -> pd.DataFrame:
     for line in lines:
         ids = model.encode(line)
         *layers, logits = model.forward(ids)
-        kept.append(measure(layers, (KEYS,), causal=True))
+        kept.append(measure(layers, (keys,), causal=True))
         foretold.append(_foretold("dense", ids, logits))
-        for name, pattern in contestants(KEYS, len(ids), causal=True).items():
-            *_, logits = model.forward(ids, attend(name, pattern, KEYS, causal=True))
+        for name, pattern in contestants(keys, len(ids), causal=True).items():
+            *_, logits = model.forward(ids, attend(name, pattern, keys, causal=True))
             foretold.append(_foretold(name, ids, logits))
     heads = pd.concat(kept).groupby("pattern", sort=False)[["keys", "recall"]].median()
     words = pd.concat(foretold).groupby("pattern", sort=False)
@@ -42,7 +85,7 @@ def antibodies(lines: Sequence[str]) -> pd.DataFrame:
     })  # fmt: skip
     found = heads.join(table).reset_index()
     whole = {"pattern": "dense", "keys": np.nan, "recall": 1.0, **table.loc["dense"]}
-    return pd.concat([found, pd.DataFrame([whole])], ignore_index=True)
+    return pd.concat([found, pd.DataFrame([whole])], ignore_index=True).assign(budget=keys)
 
 
 def _foretold(name: str, ids: Sequence[int], logits: Array) -> pd.DataFrame:
@@ -95,8 +138,8 @@ def by_length(sizes: Iterable[int], keys: int) -> pd.DataFrame:
 
 
 def times_by_length(folder: Path, sizes: Iterable[int], keys: int, seconds: float) -> pd.DataFrame:
-    """``time_ns`` of one calibrated head by ``n`` and ``pattern`` (dense among them), measured if
-    the folder lacks it. Raises ValueError where the sweep fails."""
+    """The cost of one calibrated head by ``n`` and ``pattern`` (dense among them), measured if the
+    folder lacks it. Raises ValueError where the sweep fails."""
     sizes = list(sizes)
     patterns = {n: sparsity.at_budget(n, keys) for n in sizes}
     lines = [
@@ -120,6 +163,6 @@ def times_by_length(folder: Path, sizes: Iterable[int], keys: int, seconds: floa
         chosen = identity({"blocks": sparsity.block_options(keys)["blocks"]})
         of: dict[str, tuple[Any, ...]] = {"dense": identity({}), CHOSEN: chosen}
         of |= {name: identity(pattern.mask) for name, pattern in patterns[n].items()}
-        rows += [{"n": n, "pattern": name, "time_ns": cost.get((n, *key), np.nan)}
+        rows += [{"n": n, "pattern": name, **cost.get((n, *key), Spent())._asdict()}
                  for name, key in of.items()]  # fmt: skip
     return pd.DataFrame(rows)

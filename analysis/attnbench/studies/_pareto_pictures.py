@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.patches import Patch
 
-from attnbench import sparsity, transformer
+from attnbench import _core, machine, sparsity, transformer
 from attnbench.figures import style
 from attnbench.sparsity import CHOSEN, CONTROLS, FAMILIES
 from attnbench.studies import Picture
+from attnbench.studies._pareto_measures import SHOWN
+from attnbench.studies._pareto_models import Other
 
-SHOWN = 64  # keys a row in the figures of heads and masks
 _COARSE = 4  # tokens a side of a cell in the maps: the largest weight of 16
 _DOTTED = (0, (1, 1.2))
 
@@ -50,11 +52,16 @@ def draw(
     real = real.assign(layer=real["layer"] % depth)
     return [
         _overview(table, blank, footer),
-        _by_layer(real, table, footer),
+        _by_layer(real, table, f"{footer}; medians over each layer's heads"),
         _by_head(real, footer),
         _by_length(grown, depth * layers[0].q.shape[1]),
         _masks(layers[:depth], real),
     ]
+
+
+def _timed() -> str:
+    """What the footer of a figure with times says of them."""
+    return f" · f32, one thread, {machine.cpu(_core.environment())}"
 
 
 def _handles(names: Sequence[str]) -> list[Any]:
@@ -72,14 +79,15 @@ def _frontier(at: Axes, rows: pd.DataFrame, loss: np.ndarray) -> None:
         mark = MARKS[name]
         at.plot(x, y, mark.marker, color=mark.color if on else style.FAINT,
                 alpha=1 if on else 0.35, zorder=3 if on else 2)  # fmt: skip
-    at.set_ylim(-0.03, 1)
+    top = max(1.0, *at.get_ylim(), 1.03 * loss.max())  # of axes that share it, the most
+    at.set_ylim(-0.03, top)
     at.set_xlim(0, time.max() * 1.08)
-    style.unit_ticks(at, style.short_time, "x")
+    style.unit_ticks(at, lambda ns: style.short_time(ns) if ns else "0", "x")
 
 
 def _overview(table: pd.DataFrame, blank: pd.DataFrame, footer: str) -> Picture:
     with style.rc(style.WIDE_IN):
-        figure, axes = style.canvas(style.WIDE_IN, 2, 2, 2.2, sharey="row")
+        figure, axes = style.canvas(style.WIDE_IN, 2, 2, 2.2)
         for at, rows, title in zip(axes[0], (table, blank), ("a text", "Gaussian Q, K")):
             for name in (*FAMILIES, CHOSEN, *CONTROLS):
                 own, mark = rows[rows["pattern"] == name], MARKS[name]
@@ -96,8 +104,8 @@ def _overview(table: pd.DataFrame, blank: pd.DataFrame, footer: str) -> Picture:
             _frontier(at, table, loss)
             at.set_xlabel("time of a layer's attention")
             at.set_title(f"a text: {label} by time")
-        axes[1, 0].set_ylabel("loss")
-        style.finish(figure, f"{footer}; medians over heads", _handles(list(MARKS)))
+            at.set_ylabel(label)
+        style.finish(figure, f"{footer}; medians over heads{_timed()}", _handles(list(MARKS)))
     return Picture(
         "pareto", figure, "Attention mass that a pattern loses, by the keys that it admits, on a real"
         " text and on noise; below, mass and error by its kernel's time, with the frontier drawn and"
@@ -107,11 +115,33 @@ def _overview(table: pd.DataFrame, blank: pd.DataFrame, footer: str) -> Picture:
 
 
 def _by_layer(real: pd.DataFrame, table: pd.DataFrame, footer: str) -> Picture:
+    figure = _layers(real, table, footer, 3)
+    return Picture(
+        "layers", figure, "Lost mass against time in each layer: what may be left out is a matter of"
+        " the layer. Dominated points are grey.",
+    )  # fmt: skip
+
+
+def other(name: str, one: Other) -> Picture:
+    """As of MiniLM, of another model."""
+    of = one.table[one.table["pattern"] != "dense"]["budget"].unique()
+    footer = f"{one.words}, {one.size.n} tokens{', causal' if one.size.causal else ''}"
+    footer += f", {one.size.heads} heads a layer; medians over each layer's heads; about "
+    footer += f"{', '.join(map(str, sorted(of)))} keys a row"
+    depth = one.real["layer"].nunique()
+    return Picture(
+        f"layers_{name}", _layers(one.real, one.table, footer, min(depth, 4)),
+        f"Lost mass against time in each layer of {one.words}. Dominated points are grey.",
+    )  # fmt: skip
+
+
+def _layers(real: pd.DataFrame, table: pd.DataFrame, footer: str, columns: int) -> Any:
+    """A panel a layer."""
     time = table.set_index(["pattern", "budget"])["time_ns"]
     layers = sorted(real["layer"].unique())
     with style.rc(style.WIDE_IN):
-        figure, axes = style.canvas(style.WIDE_IN, -(-len(layers) // 3), 3, 1.9, sharex=True,
-                                    sharey=True)  # fmt: skip
+        figure, axes = style.canvas(style.WIDE_IN, -(-len(layers) // columns), columns, 1.9,
+                                    sharex=True, sharey=True)  # fmt: skip
         for at, layer in zip(axes.flat, layers):
             own = real[real["layer"] == layer].groupby(["pattern", "budget"], sort=False)["recall"]
             rows = own.median().to_frame().join(time).reset_index()
@@ -122,13 +152,9 @@ def _by_layer(real: pd.DataFrame, table: pd.DataFrame, footer: str) -> Picture:
         for at in axes[:, 0]:
             at.set_ylabel("lost mass")
         for at in axes[-1]:
-            at.set_xlabel("time")
+            at.set_xlabel("time of the layer's attention")
         drawn = set(table[table["time_ns"].notna()]["pattern"])
-        style.finish(figure, f"{footer}; medians over each layer's heads", _handles(list(drawn)))
-    return Picture(
-        "layers", figure, "Lost mass against time in each layer: what may be left out is a matter of"
-        " the layer. Dominated points are grey.",
-    )  # fmt: skip
+        return style.finish(figure, footer + _timed(), _handles(list(drawn)))
 
 
 def _by_head(real: pd.DataFrame, footer: str) -> Picture:
@@ -190,10 +216,12 @@ def generated(long: pd.DataFrame, keys: int) -> Picture:
             mark, speedup = MARKS[name], dense.loc[own["n"]].to_numpy() / own["time_ns"]
             at.plot(own["n"], speedup, color=mark.color, marker=mark.marker, ls=mark.dash)
         at.set_title("speed-up over dense")
+        at.set_yscale("log", base=2)
+        style.unit_ticks(at, lambda value: f"{value:g}x")
         for at in axes[0]:
             style.log_sizes(at, sorted(long["n"].unique()), "tokens n")
         present = [name for name in MARKS if name in set(long["pattern"]) - {"dense"}]
-        footer = f"{keys} keys a row; medians over heads; one head, one thread"
+        footer = f"{keys} keys a row; medians over heads; times of one head{_timed()}"
         style.finish(figure, footer, _handles(present))
     return Picture(
         "generated", figure, f"Lost mass of patterns of {keys} keys a row by length, on generated heads"
@@ -216,9 +244,10 @@ def _masks(layers: Sequence[Any], real: pd.DataFrame) -> Picture:
     one = layers[layer]
     weights = transformer.attention_weights(one.q[0, head], one.k[0, head])
     patterns = {name: p.admitted for name, p in sparsity.at_budget(n, SHOWN).items()}
-    patterns["best keys"] = sparsity.best_keys(weights, SHOWN)
+    patterns[CHOSEN] = sparsity.chosen_blocks(one.q[0, [head]], one.k[0, [head]], SHOWN)[0]
+    patterns |= {name: sparsity.control(name, weights, SHOWN) for name in CONTROLS[:2]}
     with style.rc(style.WIDE_IN):
-        figure, axes = style.canvas(style.WIDE_IN, 2, -(-len(patterns) // 2), 1.75)
+        figure, axes = style.canvas(style.WIDE_IN, -(-len(patterns) // 4), 4, 1.85)
         norm = PowerNorm(0.5, 0, np.quantile(_pooled(weights), 0.995))
         for at, (name, admitted) in zip(axes.flat, patterns.items()):
             # Both maps cover the panel: a cell shows the larger of what it keeps and what it loses.
@@ -235,10 +264,11 @@ def _masks(layers: Sequence[Any], real: pd.DataFrame) -> Picture:
             at.set_title(f"{name}: {kept:.2f}", fontsize="medium")
         for at in axes.flat[len(patterns) :]:
             at.set_axis_off()
-        footer = (
-            f"MiniLM, layer {layer}, head {head}; queries down, keys across, {n} tokens; colour:"
-        )
-        style.finish(figure, f"{footer} the largest weight of {_COARSE} x {_COARSE}, square root")
+        footer = f"MiniLM, layer {layer}, head {head}; queries down, keys across, {n} tokens · "
+        footer += f"colour: the largest weight of {_COARSE} x {_COARSE}, by its square root,"
+        footer += f" darkest from {norm.vmax:.2f}"
+        names = (("kept", "#4292c6"), ("lost", "#f16913"))
+        style.finish(figure, footer, [Patch(color=color, label=name) for name, color in names])
     return Picture(
         "masks", figure, f"Patterns of {SHOWN} keys a row over a real head, and the mass that each"
         " keeps: blue is kept, orange lost.",
