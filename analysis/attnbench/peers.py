@@ -30,7 +30,7 @@ def against_peers(
     where there are no peers.
     """
     rng = np.random.default_rng(seed)
-    medians = _medians(frame)
+    medians = medians_of_rounds(frame)
     rows = []
     for problem, group in _problems(summary):
         hosted = group["host"] == "python"
@@ -41,7 +41,7 @@ def against_peers(
             if case is not None:
                 row |= {side: case["kernel"], f"{side}_ns": case["median_ns"]}
         if own is not None and theirs is not None:
-            row["ratio"], row["low"], row["high"] = _ratio(medians, own, theirs, rng, resamples)
+            row["ratio"], row["low"], row["high"] = time_ratio(medians, own, theirs, rng, resamples)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -56,7 +56,7 @@ def over_best_peer(
     that no peer solved have no rows; empty frame where there are none.
     """
     rng = np.random.default_rng(seed)
-    medians, runs = _medians(frame), variants.source_names(summary)
+    medians, runs = medians_of_rounds(frame), variants.source_names(summary)
     rows = []
     for problem, group in _problems(summary):
         best = _fastest(group[group["host"] == "python"])
@@ -67,7 +67,7 @@ def over_best_peer(
             row = (own.iloc[0] if case is None else case).to_dict() | problem
             row |= {"speed": np.nan, "low": np.nan, "high": np.nan, "percent_of_ceiling": np.nan}
             if case is not None:
-                ratio, low, high = _ratio(medians, case, best, rng, resamples)
+                ratio, low, high = time_ratio(medians, case, best, rng, resamples)
                 row |= {"speed": 1 / ratio, "low": 1 / high, "high": 1 / low,
                         "percent_of_ceiling": 100 * case["fraction_of_ceiling"]}  # fmt: skip
             rows.append(row | {"run": runs[own["source"].iloc[0]]})
@@ -85,15 +85,19 @@ def beside_ours(summary: pd.DataFrame) -> bool:
 
 
 def _problems(summary: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
-    """The problems, with their mask in words, that ours and peers were asked to solve."""
+    """The problems that ours and peers were asked to solve."""
+    return ((problem, group) for problem, group in problems(summary) if beside_ours(group))
+
+
+def problems(summary: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """The problems, with their mask in words, and their cases."""
     columns = ["source", *(c for c in (*_CONDITIONS, "dtype", *_MASK) if c in summary)]
     for key, group in summary.groupby(columns, sort=False, dropna=False):
-        if beside_ours(group):
-            named: dict[str, object] = dict(zip(columns, key, strict=True))
-            yield named | {"mask": variants.mask_label(group.iloc[0])}, group
+        named: dict[str, object] = dict(zip(columns, key, strict=True))
+        yield named | {"mask": variants.mask_label(group.iloc[0])}, group
 
 
-def _medians(frame: pd.DataFrame) -> pd.DataFrame:
+def medians_of_rounds(frame: pd.DataFrame) -> pd.DataFrame:
     indexed = records.round_medians(frame).set_index(["source", "case", "session", "round"])
     return indexed.sort_index()
 
@@ -103,10 +107,11 @@ def _fastest(group: pd.DataFrame) -> pd.Series | None:
     return None if good.empty else good.loc[good["median_ns"].idxmin()]
 
 
-def _ratio(
+def time_ratio(
     medians: pd.DataFrame, own: pd.Series, theirs: pd.Series, rng: np.random.Generator,
     resamples: int,
 ) -> tuple[float, float, float]:  # fmt: skip
+    """Of two cases' times, with its 95 % interval over the rounds that they share."""
     sides = [medians.loc[(c["source"], c["case"])]["median_ns"] for c in (own, theirs)]
     shared = sides[0].index.intersection(sides[1].index)
     if len(shared) < 2:

@@ -96,12 +96,14 @@ def labels(frame: pd.DataFrame) -> pd.Series:
     """
     common = [c for c in _VARYING if c in frame and frame[c].nunique(dropna=False) > 1]
     own = {kernel: _own(group) for kernel, group in frame.groupby("kernel")}
+    options = {kernel: usual_options(group) for kernel, group in frame.groupby("kernel")}
     parts = frame["kernel"].astype(str).to_numpy(object).copy()
     for i, (_, row) in enumerate(frame.iterrows()):
         words = [mask_label(row)]
         words += [_said(_VARYING[c], row[c]) for c in common if pd.notna(row[c])]
         varying = own[row["kernel"]].items()
         words += [_said(text, row[c]) for c, text in varying if pd.notna(row[c])]
+        words += options_label(row, options[row["kernel"]])
         text = ", ".join(w for w in words if w)
         if text:
             parts[i] += f" ({text})"
@@ -157,8 +159,27 @@ def _own(group: pd.DataFrame) -> dict[str, str]:
             sizes = group.groupby(widths, dropna=False)[column].nunique(dropna=False)
             if len(sizes) and sizes.max() > 1:
                 found[column] = text
-    options = [c for c in group if c.startswith("option_") and group[c].nunique() > 1]
-    return found | {c: c[len("option_") :] + "={}" for c in options}
+    return found
+
+
+def usual_options(group: pd.DataFrame) -> dict[str, Any]:
+    """The options that vary among the cases of one kernel, and of each the value that more than
+    half of the kernel's settings have; None where none has."""
+    columns = [c for c in group if c.startswith("option_") and group[c].nunique() > 1]
+    settings = group[columns].drop_duplicates()
+    usual = {}
+    for column in columns:
+        counts = settings[column].value_counts()
+        usual[column] = counts.index[0] if 2 * counts.iloc[0] > len(settings) else None
+    return usual
+
+
+def options_label(row: pd.Series, usual: dict[str, Any]) -> list[str]:
+    """The options that are not as usual: ["prefetch=0"]."""
+    return [
+        f"{c.removeprefix('option_')}={_short(row[c])}" for c, value in usual.items()
+        if pd.notna(row[c]) and row[c] != value
+    ]  # fmt: skip
 
 
 def _whole(value: Any) -> int:

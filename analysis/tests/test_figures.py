@@ -20,6 +20,7 @@ Frames = tuple[pd.DataFrame, pd.DataFrame]
 OTHER_RUNS = (
     "threads",
     "time_by_width",
+    "options",
     "peers",
 )  # which this run has nothing for: see test_images
 
@@ -98,6 +99,37 @@ def test_speedups_are_ratios_of_times_and_mark_other_problems(frames: Frames) ->
     assert flash["speedup_low"] < flash["speedup"] < flash["speedup_high"]
     assert data.loc["local_window (local ±256)", 2048, 64]["other_problem"]
     assert not flash["other_problem"]
+
+
+def switched(folder: Path) -> pd.DataFrame:
+    """A kernel with its usual options, and with one of two set otherwise: 10 % slower, 5 % faster;
+    at two widths."""
+    usual = {"block": 64, "lazy": 1, "fetch": 1}
+    settings = {"usual": (usual, 1.0), "lazy": (usual | {"lazy": 0}, 1 / 0.9),
+                "block": (usual | {"block": 128}, 1 / 1.05)}  # fmt: skip
+    lines = [
+        record("flash", 512, d, round_, [factor * d * (1 + 0.01 * round_)],
+               case=f"{name}-{d}", options=options)
+        for name, (options, factor) in settings.items() for d in (64, 128) for round_ in range(4)
+    ]  # fmt: skip
+    return records.load(write_run(folder, lines))
+
+
+def test_options_are_worth_what_the_usual_ones_gain_over_others(tmp_path: Path) -> None:
+    frame = switched(tmp_path / "run")
+    assert set(records.summarise(frame)["label"]) == {
+        "flash", "flash (lazy=0)", "flash (block=128)"
+    }  # fmt: skip
+    drawing = figures.options(frame)
+    speed = drawing.data.set_index(["setting", "head_dim"])["speed"]
+    for d in (64, 128):
+        assert speed["flash lazy=0", d] == pytest.approx(0.9)
+        assert speed["flash block=128", d] == pytest.approx(1.05)
+    written = texts(drawing)
+    assert "-10.0" in written and "+5.0" in written and "d = 128" in written
+    with pytest.raises(ValueError, match="the figure 'speedup' needs"):
+        figures.speedup(frame)  # says the same of fewer problems
+    assert len(figures.speedup(frame, baseline="flash").data) == 3
 
 
 def test_a_kernel_keeps_its_colour_whatever_else_is_drawn(frames: Frames) -> None:

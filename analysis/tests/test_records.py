@@ -138,6 +138,11 @@ def test_labels_name_the_mask_and_what_varies_and_nothing_else(tmp_path: Path) -
     ]
     labelled = records.summarise(records.load(write_run(tmp_path / "b", tiles)))
     assert list(labelled["label"]) == ["flash (tile=32)", "flash (tile=64)"]
+    tiles.append(record("flash", 128, 64, 0, [1.0], case="f", options={"tile": 64, "fetch": 0}))
+    tiles[0]["options"] |= {"fetch": 1}
+    tiles[1]["options"] |= {"fetch": 1}
+    labelled = records.summarise(records.load(write_run(tmp_path / "c", tiles)))
+    assert set(labelled["label"]) == {"flash (tile=32)", "flash", "flash (fetch=0)"}
 
 
 def test_masks_of_tiles_are_named_by_their_numbers():

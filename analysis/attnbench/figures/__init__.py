@@ -23,6 +23,7 @@ from attnbench.figures import (
     _exactness,
     _gaps,
     _growth,
+    _options,
     _peers,
     _roofline,
     _sizes,
@@ -34,7 +35,7 @@ from attnbench.figures.style import COLUMN_IN, WIDE_IN, Drawing
 
 __all__ = [
     "COLUMN_IN", "FIGURES", "WIDE_IN", "Drawing", "Figure", "draw", "exactness", "gaps", "memory",
-    "peers", "roofline", "sizes", "speedup", "threads", "time", "time_by_width",
+    "options", "peers", "roofline", "sizes", "speedup", "threads", "time", "time_by_width",
 ]  # fmt: skip
 
 Draw = Callable[[pd.DataFrame, pd.DataFrame, float], Drawing | None]
@@ -74,6 +75,13 @@ FIGURES = (
         " was measured. A hatched bar solves another problem (mask, score or layer).",
         "two variants, of which the baseline was measured; beside peers, a baseline that is named",
         _speedup.speedup,
+    ),
+    Figure(
+        "options", "What options are worth",
+        "Speed of a kernel with one option or more set otherwise, in per cent over its speed with"
+        " the usual options, problem by problem: what is left of the line is slower. Usual is what"
+        " most of a kernel's settings in the run have; the strokes are 95 % intervals over rounds.",
+        "a kernel measured with its usual options and with others", _options.options,
     ),
     Figure(
         "peers", "Against peers",
@@ -159,6 +167,11 @@ def memory(run: pd.DataFrame, width_in: float = WIDE_IN) -> Drawing:
 def speedup(run: pd.DataFrame, width_in: float = WIDE_IN, baseline: str | None = None) -> Drawing:
     """Bars of speed-up over ``baseline``, a label of the summary; else naive, or the slowest."""
     return _drawn("speedup", run, width_in, baseline)
+
+
+def options(run: pd.DataFrame, width_in: float = WIDE_IN) -> Drawing:
+    """Bars of what each option of a kernel is worth, a panel a problem."""
+    return _drawn("options", run, width_in)
 
 
 def peers(run: pd.DataFrame, width_in: float = WIDE_IN) -> Drawing:

@@ -62,6 +62,11 @@ def ratios(summary: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return joined
 
 
+def _one_with_usual_options(summary: pd.DataFrame) -> bool:
+    usual = variants.usual_options(summary) if summary["kernel"].nunique() == 1 else {}
+    return bool(usual) and None not in usual.values()
+
+
 def _problem(row: pd.Series) -> tuple[str, str, str]:
     """What is computed: each layer computes something else."""
     return mask_label(row), row["score"], row["kernel"] if row["kind"] == "layer" else ""
@@ -74,8 +79,8 @@ def speedup(
     plain, machines = variants.by_machine(summary)
     if baseline:
         baseline = dict(zip(summary["label"], plain["label"], strict=True)).get(baseline, baseline)
-    elif peers.beside_ours(plain):
-        return None  # the figure of the peers has what to compare with, problem by problem
+    elif peers.beside_ours(plain) or _one_with_usual_options(plain):
+        return None  # the figures of peers and of options have what to compare with, by problem
     else:
         baseline = choose_baseline(plain)
     if baseline is None or plain["label"].nunique() < 2:
