@@ -96,8 +96,8 @@ def fit_notes(run: Run) -> list[str]:
     notes = []
     if any(frame["exponent"].notna().any() for frame in frames):
         notes.append(
-            f"y = a + b·{unit}^p with relative weights; intervals: rounds resampled, widened to the "
-            "fits that leave one size out."
+            f"y = a + b·{unit}^p with relative weights, over the sizes measured; intervals: noise, what "
+            "lies off this law, and the fits that leave one size out."
         )
     if any(frame["note"].str.startswith("undetermined").any() for frame in frames):
         notes.append(

@@ -54,22 +54,35 @@ def test_exact_data_give_the_exact_exponent(p: float, offset: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "scale", "p", "rounds", "drift"),
-    [(2e4, 1, 2, 6, 0), (2e4, 1, 2, 6, 0.05), (0, 1, 2, 6, 0), (1e4, 3, 1.5, 8, 0), (0, 9, 1, 3, 0),
-     (5e4, 1, 2, 12, 0.02)],
+    ("offset", "scale", "p", "rounds", "drift", "off", "sizes"),
+    [(2e4, 1, 2, 6, 0, 0, 9), (2e4, 1, 2, 6, 0.05, 0, 9), (0, 1, 2, 6, 0, 0, 9),
+     (1e4, 3, 1.5, 8, 0, 0, 9), (0, 9, 1, 3, 0, 0, 9), (5e4, 1, 2, 12, 0.02, 0, 9),
+     (2e4, 1, 2, 6, 0, 0.05, 9), (2e4, 1, 2, 6, 0, 0.05, 5)],
 )  # fmt: skip
 def test_the_interval_covers_the_true_exponent(
-    offset: float, scale: float, p: float, rounds: int, drift: float
+    offset: float, scale: float, p: float, rounds: int, drift: float, off: float, sizes: int
 ) -> None:
-    """200 trials: 3 % noise a size and round, `drift` common to all sizes of a round."""
+    """200 trials: 3 % noise a size and round, `drift` common to all sizes of a round, `off` to all
+    rounds of a size."""
     rng = np.random.default_rng(11)
-    n = 64.0 * 2.0 ** np.arange(9)
+    n = 64.0 * 2.0 ** np.arange(sizes)
     covered = 0
     for trial in range(200):
-        noise = 0.03 * rng.normal(size=(rounds, 9)) + drift * rng.normal(size=(rounds, 1))
+        noise = 0.03 * rng.normal(size=(rounds, sizes)) + drift * rng.normal(size=(rounds, 1))
+        noise += off * rng.normal(size=sizes)
         found = fit.fit_rounds(n, (offset + scale * n**p) * np.exp(noise), 150, trial)
         covered += found.low <= p <= found.high
     assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_noise_that_sits_at_one_size_widens_the_interval() -> None:
+    """The medians lie on the law all the same."""
+    n = 128.0 * 2.0 ** np.arange(8)
+    values = np.tile(n**2, (5, 1))
+    values[:, -1] *= [0.8, 0.9, 1.0, 1.1, 1.2]
+    found = fit.fit_rounds(n, values)
+    assert found.exponent == pytest.approx(2, abs=1e-3)
+    assert found.high - found.low > 0.05
 
 
 def test_fewer_than_eight_sizes_are_provisional_and_fewer_than_four_no_fit() -> None:
@@ -97,6 +110,15 @@ def test_two_curves_cross_where_they_should() -> None:
     assert found["n"] == pytest.approx(1000, rel=0.1) and not found["extrapolated"]
     faster = fit.fit_rounds(n, np.tile(0.5 * n**2, (6, 1)))
     assert fit.crossover(fits[0], faster) is None
+
+
+def test_curves_that_lie_off_their_laws_cross_somewhere_near() -> None:
+    """Every round alike: no noise tells of it, the interval does."""
+    n = 64.0 * 2.0 ** np.arange(8)
+    off = 1 + 0.1 * (-1.0) ** np.arange(8)
+    fits = [fit.fit_rounds(n, np.tile(y, (6, 1))) for y in (n**2 * off, 1e3 * n / off)]
+    found = fit.crossover(*fits)
+    assert found is not None and found["low"] < 900 and found["high"] > 1100
 
 
 def test_a_budget_gives_the_largest_n() -> None:
@@ -150,4 +172,4 @@ def test_an_exponent_that_could_be_anything_is_undetermined(tmp_path: Path) -> N
     frame = records.load(write_run(tmp_path / "run", lines))
     table, fits = fit.fit_summary(frame, records.summarise(frame), "memory")
     assert table["exponent"].isna().all() and fits == [None] * 4
-    assert set(table["note"]) == {"undetermined: [1.30, 4.15]"}
+    assert table["note"].str.startswith("undetermined: [").all()

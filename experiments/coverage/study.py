@@ -22,7 +22,8 @@ from attnbench.studies import Claim, Finding, Study
 TRIALS = 200
 WANTED = (0.90, 0.99)
 NOISE = 0.03  # a size and round, relative
-# offset [ns], scale, exponent, rounds, drift common to a round's sizes, sizes
+# offset [ns], scale, exponent, rounds, drift common to a round's sizes, sizes; then what every round
+# repeats: how far a size lies off the law
 LAWS = {
     "n^2, constant cost, 6 rounds": (2e4, 1, 2.0, 6, 0.0, 9),
     "the same, rounds drift by 5 %": (2e4, 1, 2.0, 6, 0.05, 9),
@@ -31,6 +32,8 @@ LAWS = {
     "n^1, 3 rounds": (0, 9, 1.0, 3, 0.0, 9),
     "n^2, 12 rounds, 8 sizes": (5e4, 1, 2.0, 12, 0.02, 8),
     "n^2, 6 rounds, 5 sizes (provisional)": (2e4, 1, 2.0, 6, 0.0, 5),
+    "sizes off by 5 %, constant cost": (2e4, 1, 2.0, 6, 0.0, 9, 0.05),
+    "sizes off by 5 %, 5 sizes": (2e4, 1, 2.0, 6, 0.0, 5, 0.05),
 }  # fmt: skip
 
 
@@ -40,10 +43,11 @@ def sizes(count: int) -> np.ndarray:
 
 def draw(
     rng: np.random.Generator, offset: float, scale: float, p: float, rounds: int, drift: float,
-    count: int,
+    count: int, off: float = 0.0,
 ) -> np.ndarray:  # fmt: skip
     """Times in ns: [rounds, count]."""
     noise = NOISE * rng.normal(size=(rounds, count)) + drift * rng.normal(size=(rounds, 1))
+    noise += off * rng.normal(size=count)
     return (offset + scale * sizes(count) ** p) * np.exp(noise)
 
 
