@@ -129,6 +129,16 @@ void EvaluateRow(const Problem& p, const Inputs& in, Index b, Index h, Index i,
     if (std::isfinite(logit))
       row->max_abs_logit = std::max(row->max_abs_logit, std::abs(static_cast<double>(logit)));
   }
+  // Summands that cancel leave their rounding behind: a logit counts as no smaller than their root
+  // sum of squares, which is about the same for all keys.
+  if (!admitted.empty() && (p.score == Score::kScaledDot || p.score == Score::kDot)) {
+    Load(in.k, b, g, admitted.front(), &k);
+    double squares = 0;
+    for (Index c = 0; c < p.head_dim; ++c)
+      squares += static_cast<double>(q[c]) * q[c] * k[c] * k[c];
+    const double summands = std::abs(p.scale) * std::sqrt(squares);
+    if (std::isfinite(summands)) row->max_abs_logit = std::max(row->max_abs_logit, summands);
+  }
   if (max == -kInf && !nan) {  // nothing admitted, or all logits -inf
     for (Index j : admitted) logits[j] = 0;
     row->lse = -kInf;
