@@ -7,6 +7,10 @@
 // Functionality". Cost: 4 d flops a pair of the block's bounding range of keys (masked pairs inside
 // it are computed and thrown away); memory query_block x keys floats a thread.
 // Allocates: BLIS's packing pool, kept between calls; the first run of a shape may grow it.
+// Reads beyond: BLIS 0.9's AVX2 kernels (zen3, haswell) load up to a KiB from behind their
+// matrices, of which they make nothing. Inputs that end where the process's memory does, as those
+// of a mapped file may, can crash it; copy them, or use another kernel. Its AVX-512 ones (skx) do
+// not.
 //
 // Tried: query blocks of 16 ... 256 (see the option); small blocks starve the packing of K.
 #include <algorithm>
