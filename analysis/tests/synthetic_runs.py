@@ -63,6 +63,19 @@ def record(
     return made | changes
 
 
+def switched() -> list[dict[str, Any]]:
+    """A kernel with its usual options, and with one of two set otherwise: 10 % slower, 5 % faster;
+    at two widths."""
+    usual = {"block": 64, "lazy": 1, "fetch": 1}
+    settings = {"usual": (usual, 1.0), "lazy": (usual | {"lazy": 0}, 1 / 0.9),
+                "block": (usual | {"block": 128}, 1 / 1.05)}  # fmt: skip
+    return [
+        record("flash", 512, d, round_, [factor * d * (1 + 0.01 * round_)],
+               case=f"{name}-{d}", options=options)
+        for name, (options, factor) in settings.items() for d in (64, 128) for round_ in range(4)
+    ]  # fmt: skip
+
+
 def write_run(
     directory: Path, records: Iterable[dict[str, Any]], environment: dict[str, Any] | None = None
 ) -> Path:

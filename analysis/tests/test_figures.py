@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
-from synthetic_runs import ENVIRONMENT, record, sweep, with_gaps, write_run
+from synthetic_runs import ENVIRONMENT, record, sweep, switched, with_gaps, write_run
 
 from attnbench import figures, plot, records
 from attnbench.figures import FIGURES, _gaps, _speedup, style
@@ -101,22 +101,8 @@ def test_speedups_are_ratios_of_times_and_mark_other_problems(frames: Frames) ->
     assert not flash["other_problem"]
 
 
-def switched(folder: Path) -> pd.DataFrame:
-    """A kernel with its usual options, and with one of two set otherwise: 10 % slower, 5 % faster;
-    at two widths."""
-    usual = {"block": 64, "lazy": 1, "fetch": 1}
-    settings = {"usual": (usual, 1.0), "lazy": (usual | {"lazy": 0}, 1 / 0.9),
-                "block": (usual | {"block": 128}, 1 / 1.05)}  # fmt: skip
-    lines = [
-        record("flash", 512, d, round_, [factor * d * (1 + 0.01 * round_)],
-               case=f"{name}-{d}", options=options)
-        for name, (options, factor) in settings.items() for d in (64, 128) for round_ in range(4)
-    ]  # fmt: skip
-    return records.load(write_run(folder, lines))
-
-
 def test_options_are_worth_what_the_usual_ones_gain_over_others(tmp_path: Path) -> None:
-    frame = switched(tmp_path / "run")
+    frame = records.load(write_run(tmp_path / "run", switched()))
     assert set(records.summarise(frame)["label"]) == {
         "flash", "flash (lazy=0)", "flash (block=128)"
     }  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 from matplotlib import image, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from synthetic_runs import sweep, with_gaps, write_run
+from synthetic_runs import sweep, switched, with_gaps, write_run
 
 from attnbench import figures, graph, heatmap, records
 from attnbench.figures import style
@@ -53,6 +53,12 @@ def beside_peers(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return records.load(write_run(tmp_path_factory.mktemp("runs") / "peers", hosted))
 
 
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """A run of one kernel with options set otherwise."""
+    return records.load(write_run(tmp_path_factory.mktemp("runs") / "options", switched()))
+
+
 def pixels(figure: Figure) -> np.ndarray:
     """[rows, columns, 3], 0 to 1."""
     style.settle(figure)
@@ -79,9 +85,11 @@ def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", [figure.name for figure in figures.FIGURES])
 def test_a_figure_looks_as_its_reference(
-    run: pd.DataFrame, widths: pd.DataFrame, beside_peers: pd.DataFrame, name: str
-) -> None:
-    run = {"time_by_width": widths, "peers": beside_peers}.get(name, run)
+    run: pd.DataFrame, widths: pd.DataFrame, beside_peers: pd.DataFrame, options: pd.DataFrame,
+    name: str,
+) -> None:  # fmt: skip
+    others = {"time_by_width": widths, "peers": beside_peers, "options": options}
+    run = others.get(name, run)
     summary = records.summarise(run)
     drawing = figures.draw(name, run, summary)
     assert drawing is not None
