@@ -17,7 +17,9 @@ namespace {
 std::string Refuse(const Problem& p, const Options&) {
   return p.keys == 1 ? Unserved(p, {}) : std::string("more than one key");
 }
-void Run(const Problem& p, const Inputs& in, const Output& out) {
+template <bool (*kDisturb)()>
+void Run(const Problem& p, const Inputs& in, const Output& out, const Context&) {
+  [[maybe_unused]] static const bool started = kDisturb();
   for (Index b = 0; b < p.batch; ++b)
     for (Index h = 0; h < p.heads; ++h)
       for (Index i = 0; i < p.queries; ++i)
@@ -40,14 +42,6 @@ bool StealTime() {
   return true;
 }
 
-ATTN_KERNEL(
-        .name = "slows", .idea = "test: half of the time stolen, as the probes beside a case see",
-        .refuse = Refuse,
-        .run = [](const Problem& p, const Inputs& in, const Output& out, const Context&) {
-          [[maybe_unused]] static const bool started = StealTime();
-          Run(p, in, out);
-        });
-
 std::atomic<bool> busy = true;
 
 bool WantTheProcessor() {
@@ -58,13 +52,11 @@ bool WantTheProcessor() {
   return true;
 }
 
-ATTN_KERNEL(
-        .name = "shares", .idea = "test: a processor shared too slowly for the probes to see",
-        .refuse = Refuse,
-        .run = [](const Problem& p, const Inputs& in, const Output& out, const Context&) {
-          [[maybe_unused]] static const bool started = WantTheProcessor();
-          Run(p, in, out);
-        });
+ATTN_KERNEL(.name = "slows",
+            .idea = "test: half of the time stolen, as the probes beside a case see",
+            .refuse = Refuse, .run = Run<StealTime>);
+ATTN_KERNEL(.name = "shares", .idea = "test: a processor shared too slowly for the probes to see",
+            .refuse = Refuse, .run = Run<WantTheProcessor>);
 
 }  // namespace
 }  // namespace attnbench

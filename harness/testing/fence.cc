@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Preloaded, it ends each tensor and each workspace at a page that may not be touched: reading or
 // writing beyond one is a SIGSEGV, in the very code that is dispatched to, which address sanitizer
-// sees of the instruction set it was built for only (and AVX-512 takes it an hour to compile). What
-// it gave must not be reallocated; nobody does, of what posix_memalign gave.
+// sees of the instruction set it was built for only (preset asan-avx512 takes long to compile).
+// What it gave must not be reallocated; nobody does, of what posix_memalign gave.
 #include <dlfcn.h>
 #include <sys/mman.h>
 

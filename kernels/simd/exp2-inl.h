@@ -5,8 +5,8 @@
 // add. Two forms:
 // - Plain: rounds to whole numbers. Relative error by degree 3: 7.5e-5, 5: 5.6e-8.
 // - By a table, where 16 lanes hold it: rounds to sixteenths, whose powers one permutation looks
-//   up. Degree 1: 1.2e-4, 2: 4.2e-7, 3: under 1e-8. The polynomial is factored so that additions
-//   take the place of multiplications.
+//   up. Degree 1: 1.2e-4, 2: 4.2e-7, 3: 1e-8, 2.5e-8 common to all. The polynomial is factored so
+//   that additions take the place of multiplications.
 //
 // On Zen 4 only multiplications (and multiply-adds) cost: additions, shifts, integer adds, the
 // maximum and a permutation of one source issue beside one 512-bit multiply-add a cycle, as long as

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from attnbench import peers as measured
-from attnbench.figures import style
-from attnbench.variants import SIZES
+from attnbench.figures import _problems, style
 
 
 def peers(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> style.Drawing | None:
@@ -19,41 +18,22 @@ def peers(records: pd.DataFrame, summary: pd.DataFrame, width_in: float) -> styl
     if data.empty:
         return None
     data["mask"] = data["mask"].replace("", "dense")
-    problem = measured.problem_columns(data)
-    keys = style.facet_keys(data, problem)
-    keys.sort(key=lambda key: (key[-1] != "f32", key[-1], key[-2] != "dense", key[-2]))
-    across = min(len(keys), 4 if width_in > 5 else 2)
-    down = -(-len(keys) // across)
     order = (
         data.groupby("kernel")["speed"].median().sort_values(na_position="first").index.to_list()
     )
     marks = style.marks(data.assign(label=data["kernel"]))
-    figure, axes = style.canvas(
-        width_in, down, across, 0.45 + 0.15 * len(order), sharey=True, sharex=True
-    )
-    for i, key in enumerate(keys):
-        panel = axes[i // across][i % across]
-        own = style.facet(data, problem, key).set_index("kernel")
-        for row, kernel in enumerate(order):
-            if kernel in own.index:
-                _bar(panel, row, own.loc[kernel], marks[kernel])
-            else:
-                style.beside(panel, 0, row, "not run", style.FAINT)
-        panel.axvline(1, color=style.FAINT, lw=0.8)
-        panel.grid(axis="y", visible=False)
-        panel.set_yticks(range(len(order)), order)
-        panel.tick_params(axis="y", length=0)
-        title = style.facet_title(problem, key)
-        panel.set_title(style.fitting(title, 0.8 * width_in / across))
-        if i // across == down - 1:
-            panel.set_xlabel("speed / best peer")
-    for i in range(len(keys), across * down):
-        axes[i // across][i % across].set_axis_off()
+
+    def row(panel: Axes, at: int, case: pd.Series | None) -> None:
+        if case is None:
+            style.beside(panel, 0, at, "not run", style.FAINT)
+        else:
+            _bar(panel, at, case, marks[case["kernel"]])
+
+    figure, axes = _problems.panels(data, "kernel", order, width_in, row, 1, "speed / best peer")
     axes[0][0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0][0].set_xlim(0, 1.75 * data["high"].fillna(data["speed"]).max())
-    sizes = [c for c in (*SIZES, "threads") if c in data and c not in problem]
-    table = data[["kernel", "host", *sizes, *problem, "status", "speed", "low", "high",
-                  "percent_of_ceiling"]]  # fmt: skip
+    columns = ["status", "speed", "low", "high", "percent_of_ceiling"]
+    table = data[["kernel", "host", *_problems.columns(data), *columns]]
     return style.Drawing(style.finish(figure, summary), table)
 
 
