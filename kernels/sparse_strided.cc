@@ -40,6 +40,7 @@
 // Cost: 2 a (d + d_v) flops, a the admitted pairs, and as many more as blocks stick out of the
 // band. Workspace O(n (d + d_v)): the gathered columns (n / stride rows), the strips of lanes (n
 // to 5 n rows, the most where n is 2 strides), or the classes (n rows) and one partial output.
+#include "kernels/simd/on_threads.h"
 #include "kernels/simd/strided_plan.h"
 #include "kernels/simd/target.h"
 
@@ -93,8 +94,7 @@ class Kernel {
   std::size_t Bytes(int threads) const { return arena_.bytes() + threads * pass_.EngineBytes(); }
 
   void Run(const Inputs& in, const Output& out, const StridedPlan& plan, int threads) const {
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    OnThreads(threads, [&](int) {
       if (!laned_) Gather(in);
       pass_.CopyKeys(in);
       LaneMask mask;
@@ -108,7 +108,7 @@ class Kernel {
         engine.ends().ResumeFrom(partial_);
       }
       if (!laned_) Bands(in, plan, &engine, &mask);
-    }
+    });
   }
 
  private:

@@ -18,6 +18,7 @@
 #include "hwy/highway.h"
 #include "kernels/simd/attend-inl.h"
 #include "kernels/simd/key_store-inl.h"
+#include "kernels/simd/on_threads.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attnbench {
@@ -186,8 +187,7 @@ void AttendBlocks(const Problem& p, const Inputs& in, const Output& out,
     Arena arena(context.workspace);
     const BlockPass<T> pass(p, options, &arena);
     std::byte* const engines = arena.Take<std::byte>(0);
-#pragma omp parallel num_threads(context.threads) if (context.threads > 1)
-    {
+    OnThreads(context.threads, [&](int) {
       pass.CopyKeys(in);
       Attender<T> engine = pass.Engine(in, out, engines);
       LaneMask mask;
@@ -197,7 +197,7 @@ void AttendBlocks(const Problem& p, const Inputs& in, const Output& out,
                     count, &mask, &engine);
       });
       engine.Flush();
-    }
+    });
   });
 }
 
