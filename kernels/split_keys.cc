@@ -37,9 +37,17 @@
 //   cache: 12 GB/s where the second-level one gives 27; every other line 9.
 // - Eight rows with whole vectors of K and a tree of shuffles over all lanes, four rows at a time:
 //   54 GFLOP/s from memory; with rows in the blocks of a vector 88 and more. Four rows that way: a
-//   load for every multiply-add takes 1.34 cycles on Zen 4, so they keep the tree (1.31). That tree
-//   and V's turns hold four rows at 0.73 even in the second-level cache.
-#include <omp.h>
+//   load for every multiply-add takes 1.34 cycles on Zen 4, so they keep the tree, which costs 3 %
+//   in f32 and 13 % in bf16, where it meets half as many multiply-adds.
+// From caches, in fractions of the multiply-adds' peak, f32 and bf16 after a stroke:
+// - To fill a panel's accumulators and to store them takes some 100 cycles: four rows in turns 0.72
+// /
+//   0.62, in panels as long as the run 0.86 / 0.78. From memory those read half rows, 0.72 / 0.79
+//   of the roof even where the next turn is asked for in its order; turns 0.88 / 0.93. Whole rows,
+//   with a quarter of the accumulators in memory: 0.75 / 0.69 (Zen 4 stores 32 bytes a cycle).
+// - Weights made of a tile's logits at once: 24 cycles a vector between the multiply-adds, 10 in a
+//   loop of their own; in bf16 two vectors at once and their sum by a dot with ones: 7.
+// - Five rows as four and one: 0.72 / 0.68, as three and two 0.84 / 0.76.
 
 #include <cmath>
 #include <cstring>
@@ -47,6 +55,7 @@
 #include "kernels/contract/kernel.h"
 #include "kernels/simd/attend.h"
 #include "kernels/simd/decode_units.h"
+#include "kernels/simd/on_threads.h"
 #include "kernels/simd/target.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -181,16 +190,14 @@ void RunAs(const Problem& p, const Inputs& in, const Output& out, const Context&
   Arena arena(context.workspace);
   Layout::Thread* const work = arena.Take<Layout::Thread>(context.threads);
   for (int t = 0; t < context.threads; ++t) work[t] = layout.Take(&arena, p);
-#pragma omp parallel num_threads(context.threads) if (context.threads > 1)
-  {
-    const int t = omp_get_thread_num();
+  OnThreads(context.threads, [&](int t) {
     Stretch<T> stretch(p, in, out, layout, work[t]);
     stretch.Run(t, context.threads);
     if (context.threads > 1) {
 #pragma omp barrier
       stretch.Merge(t, context.threads, work);
     }
-  }
+  });
 }
 
 void Run(const Problem& p, const Inputs& in, const Output& out, const Context& context) {

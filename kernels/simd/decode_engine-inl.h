@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Some blocks of keys of one unit, from packed queries to a Part: what decode_scores-inl.h,
-// decode_values-inl.h and decode_weights-inl.h do in turn, chunk by chunk of a block. Values are a
-// chunk behind, so that none waits for weights that were made just before.
+// decode_weights-inl.h and decode_values-inl.h do in turn, chunk by chunk of a block.
 
 #if defined(ATTNBENCH_KERNELS_SIMD_DECODE_ENGINE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ATTNBENCH_KERNELS_SIMD_DECODE_ENGINE_INL_H_
@@ -13,6 +12,7 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "kernels/simd/caches.h"
 #include "kernels/simd/decode_scores-inl.h"
 #include "kernels/simd/decode_units.h"
 #include "kernels/simd/decode_values-inl.h"
@@ -24,12 +24,13 @@ namespace HWY_NAMESPACE {
 namespace decode {
 using namespace decode_units;  // NOLINT
 
-// Of K, and of V, read in turn. Rows in lanes: the longer the better for the hardware's
-// prefetchers. But four rows of short keys, whose V is not read line after line, do better in short
-// turns, which keep both streams going.
+// Of K, and of V, read in turn. One tile of rows in lanes: the longer the better for the hardware's
+// prefetchers. But four rows of short keys, whose V is not read line after line from far, do better
+// in short turns, which keep both streams going.
 constexpr Index kStreamBytes = 1048576, kShortKeys = 16;
-// Rows in blocks read a chunk tile by tile, from the second-level cache.
-constexpr Index kTileBytes = 65536;
+// Rows in blocks read a chunk tile by tile, several tiles one after the other: from the
+// second-level cache.
+constexpr Index kTileBytes = 131072;
 
 inline Layout LayoutOf(const Problem& p, Index chunk, int threads) {
   Layout l;
@@ -40,12 +41,17 @@ inline Layout LayoutOf(const Problem& p, Index chunk, int threads) {
   l.widen = p.dtype == DType::kBF16 && !HWY_NATIVE_DOT_BF16;
   const Index row = std::max(p.head_dim, p.v_dim) * (l.widen ? 4 : SizeOf(p.dtype));
   const auto keys = [&](Index bytes) { return std::clamp<Index>(bytes / row / 16 * 16, 32, 2048); };
+  const double bytes = SizeOf(p.dtype) * static_cast<double>(p.batch * p.kv_heads * p.keys) *
+                       static_cast<double>(p.head_dim + p.v_dim);
+  l.far = bytes > 0.75 * static_cast<double>(LargestCacheBytes());
+  l.tiles = RowTilesFor(l.far, l.widen || p.dtype == DType::kF32);
   if (chunk) {
     l.chunk = RoundUp(chunk, 16);
   } else if (l.widen) {  // what is widened is read at once, from the first-level cache
     l.chunk = keys(16384);
-  } else if (OnlyInLanes(rows)) {
-    l.chunk = rows <= 3 || row >= 512 ? keys(kStreamBytes) : kShortKeys;
+  } else if (rows <= kMaxRows) {
+    const bool short_rows = l.far && row < 512 && rows >= 4 && rows < l.tiles.whole;
+    l.chunk = short_rows ? kShortKeys : keys(kStreamBytes);
   } else {
     l.chunk = keys(kTileBytes);
   }
@@ -56,10 +62,6 @@ inline Layout LayoutOf(const Problem& p, Index chunk, int threads) {
   }
   l.chunk = std::min(l.chunk, l.key_block);
   return l;
-}
-
-inline void Widen(const BFloat16* from, Index columns, float* to) {
-  for (Index c = 0; c < columns; ++c) to[c] = from[c].ToFloat();
 }
 
 // `T` is the element type of the arithmetic.
@@ -82,43 +84,41 @@ class Decoder {
     const Unit unit = UnitAt(p_, u);
     const Index limit = KeyLimit(unit);
     const Span span = SpanOf(unit);
-    ForEachRowTile(unit.rows, [&](auto rows, Index row) { PackQueries<rows>(unit, row); });
-    std::fill_n(part.out, layout_.rows * layout_.out_stride, 0.0f);
-    std::fill_n(work_.reference, layout_.rows * kLanes, kNegInf);
-    std::fill_n(work_.sum, layout_.rows * kLanes, 0.0f);
-    std::fill_n(work_.check, layout_.rows * kLanes, 0.0f);
+    ForEachRowTile(unit.rows, layout_.tiles, [&](auto rows, Index row) {
+      PackQueries<rows>(unit, row);
+      const RowState state = StateOf(row);
+      std::fill_n(state.reference, rows * kLanes, kNegInf);
+      std::fill_n(state.sum, rows * kLanes, 0.0f);
+      std::fill_n(state.check, rows * kLanes, 0.0f);
+    });
     for (Index i = begin; i < end; ++i) {
       Index from, to;
       span.Block(i, layout_.key_block, &from, &to);
       // A block's sum starts from zero: one that goes on through all keys errs more the longer it
       // is.
-      std::fill_n(work_.out, layout_.rows * layout_.out_stride, 0.0f);
-      const auto chunk_end = [&](Index j) { return std::min(j + layout_.chunk, to); };
-      int turn = 0;
-      for (Index j = from, before = to; before < to || j < to; turn ^= 1) {
-        if (j < to) {
-          const Rows<T> k = RowsOf(in_.k, unit, p_.head_dim, j, chunk_end(j), work_.k);
-          const bool masked = j < span.inner_begin || chunk_end(j) > span.inner_end;
-          ForEachRowTile(unit.rows, [&](auto rows, Index row) {
-            Score<rows>(unit, row, k, j, chunk_end(j), limit, masked, turn);
-          });
-        }
-        if (before < to) {
-          const Rows<T> v = RowsOf(in_.v, unit, p_.v_dim, before, chunk_end(before), work_.v);
-          ForEachRowTile(unit.rows, [&](auto rows, Index row) {
-            AddWeighted<rows>(row, v, chunk_end(before) - before, turn ^ 1);
-          });
-        }
-        if (j < to) {
-          ForEachRowTile(unit.rows, [&](auto rows, Index row) {
-            Weigh<rows>(row, chunk_end(j) - j, turn, part);
-          });
-        }
-        before = j, j = chunk_end(j);
+      float* const out = i == begin ? part.out : work_.out;
+      const auto all_outputs = [&](auto f) {
+        ForEachRowTile(unit.rows, layout_.tiles, [&](auto rows, Index row) {
+          const Index first = row * layout_.out_stride;
+          for (Index c = first; c < first + rows * layout_.out_stride; ++c) f(c);
+        });
+      };
+      all_outputs([&](Index c) { out[c] = 0; });
+      for (Index j = from, next; j < to; j = next) {
+        next = std::min(j + layout_.chunk, to);
+        const bool masked = j < span.inner_begin || next > span.inner_end;
+        const Rows<T> k = RowsOf(in_.k, unit, p_.head_dim, j, next, work_.k);
+        ForEachRowTile(unit.rows, layout_.tiles, [&](auto rows, Index row) {
+          Weigh<rows>(unit, row, k, j, next, limit, masked, part.out, out);
+        });
+        const Rows<T> v = RowsOf(in_.v, unit, p_.v_dim, j, next, work_.v);
+        ForEachRowTile(unit.rows, layout_.tiles,
+                       [&](auto rows, Index row) { AddWeighted<rows>(row, v, next - j, out); });
       }
-      for (Index c = 0; c < unit.rows * layout_.out_stride; ++c) part.out[c] += work_.out[c];
+      if (out != part.out) all_outputs([&](Index c) { part.out[c] += out[c]; });
     }
-    ForEachRowTile(unit.rows, [&](auto rows, Index row) { Reduce<rows>(row, part); });
+    ForEachRowTile(unit.rows, layout_.tiles,
+                   [&](auto rows, Index row) { Reduce<rows>(row, part); });
   }
 
  private:
@@ -128,7 +128,7 @@ class Decoder {
     return in_.key_lengths ? in_.key_lengths[unit.batch] : p_.keys;
   }
   T* Q(Index row) const { return reinterpret_cast<T*>(work_.q) + row * layout_.q_stride; }
-  float* LogitsOf(Index row, int turn) const { return work_.logits[turn] + row * layout_.chunk; }
+  float* LogitsOf(Index row) const { return work_.logits + row * layout_.chunk; }
   RowState StateOf(Index row) const {
     return {work_.reference + row * kLanes, work_.sum + row * kLanes, work_.check + row * kLanes,
             work_.correction + row};
@@ -140,60 +140,65 @@ class Decoder {
     std::memset(static_cast<void*>(to), 0, kRows * layout_.q_stride * sizeof(T));
     constexpr Index kPiece = 16 / sizeof(T);
     for (Index r = 0; r < std::min<Index>(kRows, unit.rows - row); ++r) {
-      const Index h = unit.Head(row + r), i = unit.Query(row + r);
-      const auto copy = [&](const auto* from) {
-        Index c = 0;
-        for (; c + kPiece <= p_.head_dim; c += kPiece) {
-          T* const piece = to + QueryAt<kRows, T>(layout_.q_stride, r, c);
-          for (Index e = 0; e < kPiece; ++e) piece[e] = Query(from[c + e]);
-        }
-        for (; c < p_.head_dim; ++c) to[QueryAt<kRows, T>(layout_.q_stride, r, c)] = Query(from[c]);
+      const Index b = unit.batch, h = unit.Head(row + r), i = unit.Query(row + r);
+      const T* const from = RowOf(in_.q, b, h, i, p_.head_dim, work_.k);
+      const auto copy = [&](Index c, Index count) {
+        CopyPiece(from + c, count, to + QueryAt<kRows, T>(layout_.q_stride, r, c));
       };
-      if (p_.dtype == DType::kBF16) {
-        copy(in_.q.Row<BFloat16>(unit.batch, h, i));
-      } else {
-        copy(in_.q.Row<float>(unit.batch, h, i));
-      }
+      Index c = 0;
+      for (; c + kPiece <= p_.head_dim; c += kPiece) copy(c, kPiece);
+      if (c < p_.head_dim) copy(c, p_.head_dim - c);
     }
   }
-  template <class From>
-  T Query(From x) const {
-    if constexpr (std::is_same_v<T, BF16>) {
-      const BFloat16 x16 = BFloat16::FromFloat(ToFloat(x));
-      return hwy::BitCastScalar<BF16>(
-          static_cast<std::uint16_t>(x16.bits ^ (negative_ ? 0x8000u : 0u)));
-    } else {
-      return negative_ ? -ToFloat(x) : ToFloat(x);
-    }
+  HWY_INLINE void CopyPiece(const T* from, Index count, T* to) const {
+    using Bits = hwy::MakeUnsigned<T>;
+    const hn::CappedTag<Bits, 16 / sizeof(T)> d;
+    const auto* const bits = reinterpret_cast<const Bits*>(from);
+    const auto sign = hn::Set(d, negative_ ? hwy::SignMask<T>() : Bits{0});
+    const bool whole = count == static_cast<Index>(hn::Lanes(d));
+    const auto x = hn::Xor(whole ? hn::LoadU(d, bits) : hn::LoadN(d, bits, count), sign);
+    hn::StoreU(x, d, reinterpret_cast<Bits*>(to));  // to the end of a piece: zeros
   }
 
-  // Rows [from, to) of K or V as T.
-  Rows<T> RowsOf(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to,
+  // A row as T, which may take `widened`.
+  const T* RowOf(const ConstTensor& t, Index batch, Index head, Index i, Index columns,
                  float* widened) const {
     if constexpr (std::is_same_v<T, float>) {
       if (layout_.widen) {
-        for (Index j = from; j < to; ++j)
-          Widen(t.Row<BFloat16>(unit.batch, unit.kv_head, j), columns,
-                widened + (j - from) * columns);
-        return {widened, columns, columns, 0};
+        const BFloat16* const from = t.Row<BFloat16>(batch, head, i);
+        for (Index c = 0; c < columns; ++c) widened[c] = from[c].ToFloat();
+        return widened;
       }
+    }
+    return t.Row<T>(batch, head, i);
+  }
+  // Rows [from, to) of K or V as T.
+  Rows<T> RowsOf(const ConstTensor& t, const Unit& unit, Index columns, Index from, Index to,
+                 float* widened) const {
+    if (layout_.widen) {
+      for (Index j = from; j < to; ++j)
+        RowOf(t, unit.batch, unit.kv_head, j, columns, widened + (j - from) * columns);
+      return {reinterpret_cast<const T*>(widened), columns, columns, 0};
     }
     const Index row_bytes = columns * static_cast<Index>(sizeof(T));
     return {t.Row<T>(unit.batch, unit.kv_head, from), t.row_stride, columns,
             (kAheadBytes + row_bytes - 1) / row_bytes * t.row_stride};
   }
 
-  // Logits of a tile of rows, masked.
+  // Weights of a tile of rows. If their references move, what was summed so far, in `all` and of
+  // this block in `out`, is made relative to the new ones.
   template <int kRows>
-  HWY_NOINLINE void Score(const Unit& unit, Index row, const Rows<T>& k, Index from, Index to,
-                          Index limit, bool masked, int turn) {
+  HWY_NOINLINE void Weigh(const Unit& unit, Index row, const Rows<T>& k, Index from, Index to,
+                          Index limit, bool masked, float* all, float* out) {
     const DF df;
     constexpr int kVectors = kGroupVectors<kRows>;
     const Index count = to - from;
-    float* const logits = LogitsOf(row, turn);
+    const VF scale = hn::Set(df, scale_);
+    const RowState state = StateOf(row);
+    float* const logits = LogitsOf(row);
     Extremes<kRows> e = Logits<kRows>(Q(row), layout_.q_stride, k, count, logits);
     Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
-      float* const check = StateOf(row).check + v * kLanes;
+      float* const check = state.check + v * kLanes;
       hn::Store(hn::Add(hn::Load(df, check), e.sum[v]), df, check);
     });
     if (HWY_UNLIKELY(masked)) {
@@ -206,39 +211,25 @@ class Decoder {
         hide(a.sinks, a.band_begin);
         hide(std::max(a.sinks, a.band_end), to);
       }
-      Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED { e.max[v] = hn::Set(df, kNegInf); });
-      for (Index j = 0; j < count; j += kGroup<kRows>) {
-        Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
-          e.max[v] = hn::Max(e.max[v], hn::Load(df, logits + j * kPlaces<kRows> + v * kLanes));
-        });
+    }
+    // A maximum that counts keys which are hidden now is not too small at least.
+    if (HWY_UNLIKELY(!Within<kRows>(e.max, scale, state))) {
+      if (masked) MaxOf<kRows>(logits, count, e.max);
+      MoveReferences<kRows, T>(e.max, scale, state);
+      for (Index r = row; r < row + kRows; ++r) {
+        for (Index c = r * layout_.out_stride; c < (r + 1) * layout_.out_stride; ++c) {
+          all[c] *= work_.correction[r];
+          if (out != all) out[c] *= work_.correction[r];
+        }
       }
     }
-    Unroll<kVectors>([&](auto v) ATTNBENCH_INLINED {
-      hn::Store(e.max[v], df, work_.max + row * kLanes + v * kLanes);
-    });
-  }
-
-  // Their weights; what was summed so far is made relative to the same references.
-  template <int kRows>
-  HWY_NOINLINE void Weigh(Index row, Index count, int turn, const Part& part) {
-    VF max[kGroupVectors<kRows>];
-    Unroll<kGroupVectors<kRows>>([&](auto v) ATTNBENCH_INLINED {
-      max[v] = hn::Load(DF(), work_.max + row * kLanes + v * kLanes);
-    });
-    if (HWY_LIKELY(!(ToWeights<kRows, T>(max, scale_, count, LogitsOf(row, turn), StateOf(row)))))
-      return;
-    for (Index r = row; r < row + kRows; ++r) {
-      for (Index c = r * layout_.out_stride; c < (r + 1) * layout_.out_stride; ++c) {
-        part.out[c] *= work_.correction[r];
-        work_.out[c] *= work_.correction[r];
-      }
-    }
+    ToWeights<kRows, T>(scale, count, logits, state);
   }
 
   template <int kRows>
-  HWY_NOINLINE void AddWeighted(Index row, const Rows<T>& v, Index count, int turn) {
-    AddValues<kRows, T>(reinterpret_cast<const Weight*>(LogitsOf(row, turn)), v, count,
-                        work_.out + row * layout_.out_stride, layout_.out_stride);
+  HWY_NOINLINE void AddWeighted(Index row, const Rows<T>& v, Index count, float* out) {
+    AddValues<kRows, T>(reinterpret_cast<const Weight*>(LogitsOf(row)), v, count, layout_.far,
+                        out + row * layout_.out_stride, layout_.out_stride);
   }
 
   template <int kRows>
@@ -247,10 +238,13 @@ class Decoder {
     const RowState state = StateOf(row);
     for (int r = 0; r < kRows; ++r) {
       float sum = 0;
-      for (int i = 0; i < kKeys; ++i)
-        sum += state.sum[r * kKeys + i] + 0.0f * state.check[r * kKeys + i];
+      for (int i = 0; i < kKeys; ++i) sum += 0.0f * state.check[r * kKeys + i];
       part.sum[row + r] = sum;
       part.reference[row + r] = state.reference[r * kKeys];
+    }
+    for (int i = 0; i < kSumLanes<kRows, T>; ++i) {
+      const int r = SumRow<kRows, T>(i);
+      if (r < kRows) part.sum[row + r] += state.sum[i];
     }
   }
 

@@ -26,6 +26,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/simd/decode_rows-inl.h"
+#include "kernels/simd/decode_units.h"
 #include "kernels/simd/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -33,6 +34,7 @@ namespace attnbench {
 namespace HWY_NAMESPACE {
 namespace decode {
 
+using decode_units::RowTiles;
 using BF16 = hwy::bfloat16_t;
 using DBF = hn::ScalableTag<BF16>;
 using VBF = hn::Vec<DBF>;
@@ -82,14 +84,18 @@ template <int kRows>
 constexpr int kTileKeys =
     kRowsInBlocks<kRows> ? (kLanes == 16 ? 16 : 8) / (kRows / kBlocks) : kGroup<kRows>;
 
-// Calls f(integral_constant<int, kRows>, first row) for tiles that cover `rows` rows. The last may
-// reach beyond them: one row that is wasted costs less than a tile of its own.
+// Calls f(integral_constant<int, kRows>, first row) for tiles that cover `rows` rows. What remains
+// of them is one whole tile if there are `whole` rows, which may reach beyond them. Five rows may
+// be three and two: three come first, which hide more of what they wait for, and lie last, where
+// their fourth place is free.
 template <class F>
-HWY_INLINE void ForEachRowTile(Index rows, F f) {
+HWY_INLINE void ForEachRowTile(Index rows, const RowTiles& tiles, F f) {
   Index row = 0;
-  for (; row + kMaxRows - (kMaxRows > 2) <= rows; row += kMaxRows)
+  for (; row + tiles.whole <= rows; row += kMaxRows)
     f(std::integral_constant<int, kMaxRows>(), row);
   if constexpr (kMaxRows > 4) {
+    if (row + 5 == rows && tiles.three_and_two)
+      f(std::integral_constant<int, 3>(), row + 2), rows = row + 2;
     if (row + 4 <= rows) f(std::integral_constant<int, 4>(), row), row += 4;
     if (row + 3 <= rows) f(std::integral_constant<int, 3>(), row), row += 3;
   }
@@ -99,8 +105,12 @@ HWY_INLINE void ForEachRowTile(Index rows, F f) {
   if (row < rows) f(std::integral_constant<int, 1>(), row);
 }
 
-// Whether all tiles of so many rows are in lanes.
-constexpr bool OnlyInLanes(Index rows) { return rows + (kMaxRows > 2) < kMaxRows; }
+// From caches no row is wasted. From memory up to two that are cost less than two tiles, of f32
+// three: what two tiles read comes twice.
+constexpr RowTiles RowTilesFor(bool far, bool f32) {
+  if (kMaxRows <= 4) return {kMaxRows - (kMaxRows > 2), false};
+  return far ? RowTiles{f32 ? 5 : 6, false} : RowTiles{kMaxRows, true};
+}
 
 // Where element c of a tile's row stands among its packed queries.
 template <int kRows, class T>
@@ -262,14 +272,15 @@ HWY_INLINE void ForEach(F f) {
 }
 
 // Rows fewer than blocks: sums[0] are the logits of kGroup keys of each row. Sums of four
-// accumulators are made as soon as there are four, of a row or of a key.
+// accumulators are made as soon as there are four, of a row or, where registers do not hold more,
+// of a key.
 template <int kRows, int kHeld, class T, class Row>
 HWY_INLINE void TileInLanes(const LaneQueries<kRows, kHeld, T>& q, Row row, Index columns,
                             VF (&sums)[1]) {
   VF s[kBlocks];
   InOrder in_order;
-  if constexpr (kRows <= 2) {
-    constexpr int kFours = kBlocks / kRows;  // of a row's keys
+  if constexpr (kRows <= 2 || (kRows == 3 && kHeld <= 4)) {
+    constexpr int kFours = kBlocks / kPlaces<kRows>;  // of a row's keys
     ForEach<kFours, kHeld == 0>([&](auto g) ATTNBENCH_INLINED {
       VF acc[kRows][4];
       ForEach<4, kHeld == 0>([&](auto t) ATTNBENCH_INLINED {
@@ -279,6 +290,7 @@ HWY_INLINE void TileInLanes(const LaneQueries<kRows, kHeld, T>& q, Row row, Inde
         s[r * kFours + g] = AddLanes(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
       });
     });
+    if constexpr (kRows == 3) s[3] = hn::Zero(DF());
     sums[0] = AddBlocks(s);
   } else {
     ForEach<kBlocks, kHeld == 0>([&](auto key) ATTNBENCH_INLINED {

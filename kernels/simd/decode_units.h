@@ -74,18 +74,25 @@ struct Part {
   float* sum;        // [rows]
 };
 
+// How rows of queries are cut into tiles.
+struct RowTiles {
+  Index whole;         // from so many on the rest is one tile
+  bool three_and_two;  // five are
+};
+
 struct Layout {
   Index rows;  // of a unit at most, in whole tiles
   Index q_stride, out_stride;
   Index key_block;  // keys summed on their own, and split over threads
   Index chunk;      // keys whose logits are in flight
   bool widen;       // bf16 that must become f32 first
+  RowTiles tiles;
+  bool far;  // K and V come from memory, not from a cache
 
   struct Thread {
     std::byte* q;                    // packed, tile by tile
     float *reference, *sum, *check;  // lanes of a tile's RowState
-    float* max;                      // of a chunk's logits, in the same lanes
-    float* logits[2];                // [rows][chunk]: then weights; of two chunks in turn
+    float* logits;                   // [rows][chunk]: then weights
     float* correction;               // [rows]
     float* out;                      // [rows][out_stride]: of a block
     float *k, *v;                    // widened
@@ -97,8 +104,7 @@ struct Layout {
     t.reference = arena->Take<float>(rows * 16);
     t.sum = arena->Take<float>(rows * 16);
     t.check = arena->Take<float>(rows * 16);
-    t.max = arena->Take<float>(rows * 16);
-    for (float*& logits : t.logits) logits = arena->Take<float>(rows * chunk);
+    t.logits = arena->Take<float>(rows * chunk);
     t.correction = arena->Take<float>(rows);
     t.out = arena->Take<float>(rows * out_stride);
     t.k = widen ? arena->Take<float>(chunk * p.head_dim) : nullptr;

@@ -94,7 +94,8 @@ HWY_INLINE void CopyRow(const float* from, Index columns, BFloat16* to) {
 }
 
 // Panel of kGroups groups of columns and kCount rows of kRows: sums[r] += sum_j w[r][j] v[j].
-template <int kRows, int kFirst, int kCount, int kGroups, bool kPartial, class T>
+// kAsk: software asks for what comes, as panels are parts of V's rows.
+template <int kRows, int kFirst, int kCount, bool kAsk, int kGroups, bool kPartial, class T>
 HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights, const Rows<T>& v,
                          Index keys, float* HWY_RESTRICT sums, Index stride) {
   using E = Values<T>;
@@ -126,7 +127,7 @@ HWY_INLINE void AddPanel(const typename Values<T>::Weight* HWY_RESTRICT weights,
           x[s][g] = hn::Zero(d);
         } else if constexpr (kPartial && g == kGroups - 1) {
           x[s][g] = in_order.LoadN(d, row + g * kPer, last);
-        } else if constexpr (kRowsInBlocks<kRows>) {
+        } else if constexpr (kAsk) {
           v.Fetch(row + g * kPer);
           x[s][g] = InRegister(hn::LoadU(d, row + g * kPer));
         } else {
@@ -169,13 +170,13 @@ constexpr int kPanelGroups = std::max(1, std::min(8, (kLanes < 16   ? 8
                                              Values<T>::kWide);
 
 // kCount rows from kFirst on, all columns; sums is [kRows][stride], whole vectors.
-template <int kRows, int kFirst, int kCount, class T>
+template <int kRows, int kFirst, int kCount, bool kAsk, class T>
 HWY_INLINE void AddRows(const typename Values<T>::Weight* HWY_RESTRICT weights, const Rows<T>& v,
                         Index keys, float* HWY_RESTRICT sums, Index stride) {
   constexpr int kPer = Values<T>::kWide * kLanes, kGroups = kPanelGroups<kCount, T>;
   Index c = 0;
   const auto panel = [&](auto groups, auto partial) ATTNBENCH_INLINED {
-    AddPanel<kRows, kFirst, kCount, groups, partial, T>(
+    AddPanel<kRows, kFirst, kCount, kAsk, groups, partial, T>(
         weights, {v.data + c, v.stride, v.columns - c, v.ahead}, keys, sums + c, stride);
     c += groups * kPer;
   };
@@ -191,24 +192,28 @@ HWY_INLINE void AddRows(const typename Values<T>::Weight* HWY_RESTRICT weights, 
   if (c < v.columns) panel(std::integral_constant<int, 1>(), std::true_type());
 }
 
-// Rows in lanes: V is read line after line if all is one panel, nearly so if its rows are short.
-// Else panels take turns every few keys, whose lines the first-level cache still holds: 32
-// accumulators, of four rows of 8 vectors, are too many, so three rows are served at a time, then
-// the last. Rows longer than a panel are no stream to the hardware's prefetchers: a turn of them is
-// asked for.
+// `far`: V comes from memory, not from a cache. Rows in lanes read it line after line if all is one
+// panel, nearly so if its rows are short. Else, from far, panels take turns every few keys, whose
+// lines the first-level cache still holds: 32 accumulators, of four rows of 8 vectors, are too
+// many, so three rows are served at a time, then the last. Rows longer than a panel are no stream
+// to the hardware's prefetchers: a turn of them is asked for. From near, a turn's beginning and end
+// cost more than the order of lines: panels are as long as the run.
 template <class T>
 constexpr Index kTurnKeys = 32 / sizeof(T);
 
 template <int kRows, class T>
 HWY_INLINE void AddValues(const typename Values<T>::Weight* HWY_RESTRICT weights, const Rows<T>& v,
-                          Index keys, float* HWY_RESTRICT sums, Index stride) {
+                          Index keys, bool far, float* HWY_RESTRICT sums, Index stride) {
   constexpr Index kLine = 64 / sizeof(T), kPer = Values<T>::kWide * kLanes;
+  constexpr bool kAsk = kRows >= 4 || kRowsInBlocks<kRows>;
   const Index groups = v.columns / kPer;
   const bool one_panel = v.columns % kPer == 0 && groups <= kPanelGroups<kRows, T> &&
                          std::has_single_bit(static_cast<std::size_t>(groups));
-  if (kRowsInBlocks<kRows> || one_panel || v.columns < 4 * kLine)
-    return AddRows<kRows, 0, kRows>(weights, v, keys, sums, stride);
+  if (kRowsInBlocks<kRows> || (!far && !one_panel))
+    return AddRows<kRows, 0, kRows, kAsk>(weights, v, keys, sums, stride);
   if constexpr (!kRowsInBlocks<kRows>) {
+    if (one_panel || v.columns < 4 * kLine)
+      return AddRows<kRows, 0, kRows, false>(weights, v, keys, sums, stride);
     constexpr int kFirst = std::min(kRows, 3);
     const bool longer = groups > kPanelGroups<kFirst, T>;
     for (Index j = 0; j < keys; j += kTurnKeys<T>) {
@@ -218,8 +223,8 @@ HWY_INLINE void AddValues(const typename Values<T>::Weight* HWY_RESTRICT weights
       for (Index i = 0; longer && i < count; ++i) {
         for (Index c = 0; c < v.columns; c += kLine) v.Fetch(turn[i] + c);
       }
-      AddRows<kRows, 0, kFirst>(w, turn, count, sums, stride);
-      if constexpr (kRows == 4) AddRows<kRows, 3, 1>(w, turn, count, sums, stride);
+      AddRows<kRows, 0, kFirst, false>(w, turn, count, sums, stride);
+      if constexpr (kRows == 4) AddRows<kRows, 3, 1, false>(w, turn, count, sums, stride);
     }
   }
 }
