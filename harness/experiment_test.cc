@@ -238,7 +238,7 @@ TEST(Experiment, ErrorsOfLayersNameTheField) {
 }
 
 TEST(Experiment, TheFilesOfTheProjectLoad) {
-  for (const char* name : {"quick", "scaling", "width", "table1"}) {
+  for (const char* name : {"quick", "scaling", "width", "table1", "decode"}) {
     const Experiment experiment =
         LoadExperiment(std::string(ATTNBENCH_SOURCE_DIR) + "/experiments/" + name + ".toml");
     EXPECT_EQ(experiment.name, name);
