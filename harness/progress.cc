@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 
 namespace attnbench {
 namespace {
@@ -26,41 +27,68 @@ std::string FormatClock(double seconds) {
 
 std::string Label(const Case& c) {
   const Problem& p = c.problem;
+  const Mask& mask = p.mask;
   std::string label = c.kernel;
-  const auto add = [&](const std::string& name, Index value) {
-    label += " " + name + "=" + std::to_string(value);
+  // Only what is not as usual: all else would fill the line.
+  const auto say = [&](const std::string& word, bool unusual) {
+    if (unusual) label += " " + word;
   };
-  if (p.queries != p.keys) add("queries", p.queries);
+  const auto add = [&](const std::string& name, auto value, bool unusual = true) {
+    std::ostringstream text;
+    text << name << '=' << value;
+    say(text.str(), unusual);
+  };
+  add("queries", p.queries, p.queries != p.keys);
   add("keys", p.keys);
   add("d", p.layer ? p.layer.d_model : p.head_dim);
   if (p.layer) {
-    if (p.layer.d_out != p.layer.d_model) add("d_out", p.layer.d_out);
-    if (p.layer.width > 0) add("width", p.layer.width);
-    if (p.layer.encoding != Encoding::kNone) label += std::string(" ") + Name(p.layer.encoding);
-    if (p.layer.attention != LayerShape::kAuto) label += " " + p.layer.attention;
+    add("d_out", p.layer.d_out, p.layer.d_out != p.layer.d_model);
+    add("width", p.layer.width, p.layer.width > 0);
+    add("head_dim", p.head_dim, p.head_dim * p.heads != p.layer.d_model);
+    say(Name(p.layer.encoding), p.layer.encoding != Encoding::kNone);
+    say("cross", p.layer.cross);
+    say(p.layer.attention, p.layer.attention != LayerShape::kAuto);
   }
-  if (p.v_dim != p.head_dim) add("dv", p.v_dim);
-  if (p.batch != 1) add("batch", p.batch);
-  if (p.heads != 1) add("heads", p.heads);
-  if (p.kv_heads != p.heads) add("kv_heads", p.kv_heads);
-  if (p.mask.pattern != Mask::Pattern::kFull) label += std::string(" ") + Name(p.mask.pattern);
-  if (p.mask.window > 0) add("window", p.mask.window);
-  if (p.mask.stride > 0) add("stride", p.mask.stride);
-  if (p.mask.causal) label += " causal";
-  if (p.dtype != DType::kF32) label += std::string(" ") + Name(p.dtype);
-  if (c.threads != 1) add("threads", c.threads);
-  if (c.ranks != 1) add("ranks", c.ranks);
-  if (c.cache != "warm") label += " " + c.cache;
-  if (c.input.kind == "tensors") {
-    add("layer", c.input.layer);
-    if (c.input.head != InputSpec::kAllHeads) add("head", c.input.head);
+  add("dv", p.v_dim, p.v_dim != p.head_dim);
+  add("batch", p.batch, p.batch != 1);
+  add("heads", p.heads, p.heads != 1);
+  add("kv_heads", p.kv_heads, p.kv_heads != p.heads);
+  say(Name(p.score), p.score != Score::kScaledDot);
+  add("hidden", p.hidden, p.hidden > 0);
+  Problem usual = p;
+  usual.scale = Problem::kDefaultScale;
+  add("scale", p.scale, p.scale != usual.Resolve().scale);
+  add("softcap", p.softcap, p.softcap > 0);
+  say(Name(mask.pattern), mask.pattern != Mask::Pattern::kFull);
+  add("window", mask.window, mask.window > 0);
+  add("stride", mask.stride, mask.stride > 0);
+  add("offset", mask.offset, mask.offset != Mask::kLastColumn);
+  add("columns", mask.columns, mask.columns > 0);
+  if (c.tiles) {
+    add("tile", c.tiles.tile);
+    add("band", c.tiles.band, c.tiles.band != TileSpec::kNoBand);
+    add("dilation", c.tiles.dilation, c.tiles.dilation > 1);
+    add("global_tiles", c.tiles.global_tiles, c.tiles.global_tiles > 0);
+    add("random_tiles", c.tiles.random_tiles, c.tiles.random_tiles > 0);
   }
-  if (const Kernel* kernel = FindKernel(c.kernel)) {
-    for (const Option& option : kernel->options)  // defaults would only fill the line
-      if (const auto it = c.options.find(option.name);
-          it != c.options.end() && it->second != option.default_value)
-        add(it->first, it->second);
-  }
+  add("sinks", mask.sinks, mask.sinks > 0);
+  say("causal", mask.causal);
+  say("bias", p.has_bias);
+  say("key_lengths", p.has_key_lengths);
+  say("centers", p.has_centers);
+  say(Name(p.dtype), p.dtype != DType::kF32);
+  add("out_dtype", Name(p.out_dtype), p.out_dtype != p.dtype);
+  add("threads", c.threads, c.threads != 1);
+  add("ranks", c.ranks, c.ranks != 1);
+  say(c.cache, c.cache != "warm");
+  say(c.input.kind, c.input.kind == "outliers");
+  add("logit_scale", c.input.logit_scale, c.input.logit_scale != 1);
+  add("layer", c.input.layer, c.input.kind == "tensors");
+  add("head", c.input.head, c.input.head != InputSpec::kAllHeads);
+  if (const Kernel* kernel = FindKernel(c.kernel))
+    for (const Option& option : kernel->options)
+      if (const auto it = c.options.find(option.name); it != c.options.end())
+        add(option.name, it->second, it->second != option.default_value);
   return label;
 }
 
