@@ -38,18 +38,27 @@ function(attnbench_add_plugin name)
   endif()
   attnbench_contract_hash(hash)
   set(contract ${ATTNBENCH_INCLUDE_DIR}/kernels/contract)
-  add_library(${name} MODULE ${ARGN} ${contract}/plugin_entry.cc ${contract}/problem.cc
-                             ${contract}/registry.cc)
-  target_include_directories(${name} PRIVATE ${ATTNBENCH_INCLUDE_DIR})
-  target_link_libraries(${name} PRIVATE OpenMP::OpenMP_CXX)
+  if(NOT TARGET attnbench_plugin_contract)  # the same in each plugin: compiled once
+    add_library(attnbench_plugin_contract OBJECT ${contract}/plugin_entry.cc ${contract}/problem.cc
+                                                 ${contract}/registry.cc)
+    attnbench_as_plugin(attnbench_plugin_contract ${hash})
+  endif()
+  add_library(${name} MODULE ${ARGN} $<TARGET_OBJECTS:attnbench_plugin_contract>)
+  attnbench_as_plugin(${name} ${hash})
   if(TARGET hwy::hwy)
     target_link_libraries(${name} PRIVATE hwy::hwy)
   endif()
+endfunction()
+
+function(attnbench_as_plugin name hash)
+  target_include_directories(${name} PRIVATE ${ATTNBENCH_INCLUDE_DIR})
+  target_link_libraries(${name} PRIVATE OpenMP::OpenMP_CXX)
   target_compile_features(${name} PRIVATE cxx_std_20)
   target_compile_definitions(${name} PRIVATE ATTNBENCH_CONTRACT_HASH="${hash}")
   # Hidden, so that the plugin's registry is its own; no extensions, as the host: both are compared.
   set_target_properties(
-    ${name} PROPERTIES PREFIX "" CXX_VISIBILITY_PRESET hidden CXX_STANDARD 20 CXX_EXTENSIONS OFF)
+    ${name} PROPERTIES PREFIX "" POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
+                       CXX_STANDARD 20 CXX_EXTENSIONS OFF)
   if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
     target_compile_options(${name} PRIVATE -O3)
   endif()
