@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from attnbench import peers, variants
+from attnbench import ratios, variants
 
 
 def over_usual(
@@ -23,9 +23,9 @@ def over_usual(
     if not any(usual.values()):
         return pd.DataFrame()
     rng = np.random.default_rng(seed)
-    medians, runs = peers.medians_of_rounds(frame), variants.source_names(summary)
+    medians, runs = ratios.medians_of_rounds(frame), variants.source_names(summary)
     rows = []
-    for problem, group in peers.problems(summary):
+    for problem, group in ratios.problems(summary):
         for kernel, own in group.groupby("kernel", sort=False):
             words = [variants.options_label(row, usual[kernel]) for _, row in own.iterrows()]
             base = own[[not w for w in words]]
@@ -39,7 +39,9 @@ def over_usual(
                     "speed": np.nan, "low": np.nan, "high": np.nan,
                 }  # fmt: skip
                 if case["status"] == "ok":
-                    ratio, low, high = peers.time_ratio(medians, case, base.iloc[0], rng, resamples)
+                    ratio, low, high = ratios.time_ratio(
+                        medians, case, base.iloc[0], rng, resamples
+                    )
                     row |= {"speed": 1 / ratio, "low": 1 / high, "high": 1 / low}
                 rows.append(row)
     return pd.DataFrame(rows)

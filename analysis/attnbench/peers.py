@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our kernels against kernels hosted in Python (PyTorch, ONNX Runtime, ...), problem by problem.
-
-Ratios are taken within a round, since both were measured minutes apart at most, and the interval
-resamples rounds; where no round holds both, the medians are compared and no interval is given.
-"""
+"""Our kernels against kernels hosted in Python (PyTorch, ONNX Runtime, ...), problem by problem."""
 
 from __future__ import annotations
 
@@ -12,12 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from attnbench import records, variants
-
-# What makes two cases the same problem on the same input, solved under the same conditions: what
-# the words for a mask tell, and what they do not.
-_MASK = ("pattern", "window", "stride", "mask_columns", "sinks", "causal")
-_CONDITIONS = (*variants.SIZES, "offset", "score", "softcap", "threads", "cache")
+from attnbench import ratios, variants
 
 
 def against_peers(
@@ -30,7 +21,7 @@ def against_peers(
     where there are no peers.
     """
     rng = np.random.default_rng(seed)
-    medians = medians_of_rounds(frame)
+    medians = ratios.medians_of_rounds(frame)
     rows = []
     for problem, group in _problems(summary):
         hosted = group["host"] == "python"
@@ -41,7 +32,9 @@ def against_peers(
             if case is not None:
                 row |= {side: case["kernel"], f"{side}_ns": case["median_ns"]}
         if own is not None and theirs is not None:
-            row["ratio"], row["low"], row["high"] = time_ratio(medians, own, theirs, rng, resamples)
+            row["ratio"], row["low"], row["high"] = ratios.time_ratio(
+                medians, own, theirs, rng, resamples
+            )
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -56,7 +49,7 @@ def over_best_peer(
     that no peer solved have no rows; empty frame where there are none.
     """
     rng = np.random.default_rng(seed)
-    medians, runs = medians_of_rounds(frame), variants.source_names(summary)
+    medians, runs = ratios.medians_of_rounds(frame), variants.source_names(summary)
     rows = []
     for problem, group in _problems(summary):
         best = _fastest(group[group["host"] == "python"])
@@ -67,16 +60,11 @@ def over_best_peer(
             row = (own.iloc[0] if case is None else case).to_dict() | problem
             row |= {"speed": np.nan, "low": np.nan, "high": np.nan, "percent_of_ceiling": np.nan}
             if case is not None:
-                ratio, low, high = time_ratio(medians, case, best, rng, resamples)
+                ratio, low, high = ratios.time_ratio(medians, case, best, rng, resamples)
                 row |= {"speed": 1 / ratio, "low": 1 / high, "high": 1 / low,
                         "percent_of_ceiling": 100 * case["fraction_of_ceiling"]}  # fmt: skip
             rows.append(row | {"run": runs[own["source"].iloc[0]]})
     return pd.DataFrame(rows)
-
-
-def problem_columns(data: pd.DataFrame) -> list[str]:
-    """What tells the problems of over_best_peer's rows apart: conditions that vary, mask, dtype."""
-    return [*variants.telling(data, ("run", *_CONDITIONS)), "mask", "dtype"]
 
 
 def beside_ours(summary: pd.DataFrame) -> bool:
@@ -86,37 +74,9 @@ def beside_ours(summary: pd.DataFrame) -> bool:
 
 def _problems(summary: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
     """The problems that ours and peers were asked to solve."""
-    return ((problem, group) for problem, group in problems(summary) if beside_ours(group))
-
-
-def problems(summary: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
-    """The problems, with their mask in words, and their cases."""
-    columns = ["source", *(c for c in (*_CONDITIONS, "dtype", *_MASK) if c in summary)]
-    for key, group in summary.groupby(columns, sort=False, dropna=False):
-        named: dict[str, object] = dict(zip(columns, key, strict=True))
-        yield named | {"mask": variants.mask_label(group.iloc[0])}, group
-
-
-def medians_of_rounds(frame: pd.DataFrame) -> pd.DataFrame:
-    indexed = records.round_medians(frame).set_index(["source", "case", "session", "round"])
-    return indexed.sort_index()
+    return ((problem, group) for problem, group in ratios.problems(summary) if beside_ours(group))
 
 
 def _fastest(group: pd.DataFrame) -> pd.Series | None:
     good = group[group["status"] == "ok"]
     return None if good.empty else good.loc[good["median_ns"].idxmin()]
-
-
-def time_ratio(
-    medians: pd.DataFrame, own: pd.Series, theirs: pd.Series, rng: np.random.Generator,
-    resamples: int,
-) -> tuple[float, float, float]:  # fmt: skip
-    """Of two cases' times, with its 95 % interval over the rounds that they share."""
-    sides = [medians.loc[(c["source"], c["case"])]["median_ns"] for c in (own, theirs)]
-    shared = sides[0].index.intersection(sides[1].index)
-    if len(shared) < 2:
-        return own["median_ns"] / theirs["median_ns"], np.nan, np.nan
-    logs = np.log(sides[0][shared].to_numpy() / sides[1][shared].to_numpy())
-    drawn = np.median(logs[rng.integers(len(logs), size=(resamples, len(logs)))], axis=1)
-    low, high = np.exp(np.percentile(drawn, [2.5, 97.5]))
-    return float(np.exp(np.median(logs))), float(low), float(high)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attnbench import peers
+from attnbench import ratios
 from attnbench.figures import style
 from attnbench.variants import SIZES
 
@@ -22,7 +22,7 @@ def panels(
     """The figure and its axes. ``order``: the values of the column ``by``, from below, called
     ``names`` if given; ``row(panel, at, case)`` draws one, None where the problem lacks it.
     ``line``: where a vertical line stands."""
-    problem = peers.problem_columns(data)
+    problem = ratios.problem_columns(data)
     keys = style.facet_keys(data, problem)
     keys.sort(key=lambda key: (key[-1] != "f32", key[-1], key[-2] != "dense", key[-2]))
     across = min(len(keys), 4 if width_in > 5 else 2)
@@ -50,5 +50,5 @@ def panels(
 
 def columns(data: pd.DataFrame) -> list[str]:
     """What the table beside such a figure says of a problem."""
-    problem = peers.problem_columns(data)
+    problem = ratios.problem_columns(data)
     return [*(c for c in (*SIZES, "threads") if c in data and c not in problem), *problem]
