@@ -61,6 +61,15 @@ def test_nothing_is_drawn_of_a_run_without_a_measurement(tmp_path: Path, name: s
     assert figures.draw(figure, frame, records.summarise(frame)) is None
 
 
+def test_panels_of_slopes_share_the_scale_that_the_left_one_names(tmp_path: Path) -> None:
+    steep = [line for line in sweep(head_dims=(32, 64)) if line["case"] != "naive-2048-64"]
+    late = [record("naive", 2048, 64, r, [9e8] * 3) for r in range(3)]
+    frame = records.load(write_run(tmp_path / "run", steep + late))
+    panels = [a for a in figures.time(frame).figure.axes if a.get_yscale() == "linear"]
+    assert len(panels) == 2 and len({panel.get_ylim() for panel in panels}) == 1
+    assert panels[0].get_ylim()[1] == 4.5
+
+
 def test_points_that_were_not_measured_are_in_the_growth_figure(frames: Frames) -> None:
     drawing = figures.draw(FIGURES[0], *frames)
     assert drawing is not None

@@ -74,13 +74,14 @@ def _growth(
     marks = style.marks(variants.by_machine(summary)[0])
     kinds: set[str] = set()
     limits = _limits(data)
+    steepest = 2.0
     for i, key in enumerate(keys):
         top = axes[2 * (i // across)][i % across]
         bottom = axes[2 * (i // across) + 1][i % across]
         own = style.facet(data, facets, key)
         top.set_yscale("log", base=base)
         kinds |= _panel(top, own, over, marks, limits)
-        _slopes(bottom, own, over, marks)
+        steepest = max(steepest, _slopes(bottom, own, over, marks))
         for panel in (top, bottom):
             style.log_sizes(panel, data[over], style.axis_name(summary, over))
         _guides(top, data[over], "n" if over in ("keys", "queries") else "d")
@@ -94,6 +95,11 @@ def _growth(
         if i % across == 0:
             top.set_ylabel(name)
             bottom.set_ylabel("local slope")
+    highest = min(max(2.5, steepest + 0.3), 4.5)
+    for row in axes[1::2]:  # one scale: the ticks are named on the left alone
+        for bottom in row:
+            bottom.set_ylim(-0.4, highest)
+            bottom.set_yticks(range(int(highest) + 1))
     for i in range(len(keys), across * down):
         axes[2 * (i // across)][i % across].set_axis_off()
         axes[2 * (i // across) + 1][i % across].set_axis_off()
@@ -177,21 +183,20 @@ def _panel(
     return kinds
 
 
-def _slopes(axes: Axes, own: pd.DataFrame, over: str, marks: dict[str, style.Mark]) -> None:
-    highest = 2.0
+def _slopes(axes: Axes, own: pd.DataFrame, over: str, marks: dict[str, style.Mark]) -> float:
+    """Draws them; the steepest."""
+    steepest = 0.0
     for label, series in own[own["drawn_as"] == "measured"].groupby("label", sort=False):
         series = series.drop_duplicates(over)
         if len(series) < 2:
             continue
         n = series[over].to_numpy(float)
         slopes = fit.local_slopes(n, series["value"])
-        highest = max(highest, slopes.max())
+        steepest = max(steepest, slopes.max())
         mark = marks[label]
         axes.plot(np.sqrt(n[1:] * n[:-1]), slopes, color=mark.color, marker=mark.marker,
                   ls=mark.dash, ms=2.6, lw=0.9)  # fmt: skip
-    top = min(max(2.5, highest + 0.3), 4.5)
-    axes.set_ylim(-0.4, top)
-    axes.set_yticks(range(int(top) + 1))
+    return steepest
 
 
 def _guides(axes: Axes, sizes: pd.Series, letter: str) -> None:
