@@ -73,6 +73,7 @@ def write(
         figure_formats.append("pdf")  # what report.tex includes
     for folder in ("figures", "tables"):
         (output / folder).mkdir(parents=True, exist_ok=True)
+    _remove_earlier(run, output)
     whole = {"results": run.summary, "exponents": _exponents_frame(run)}
     for name, table in run.tables.items():
         frame = whole.get(name)
@@ -103,6 +104,21 @@ def write(
         document.write_pdf(run, partial, baseline)
         written.append(partial.replace(output / "report.pdf"))
     return written
+
+
+def _remove_earlier(run: Run, output: Path) -> None:
+    """Figures and tables of an earlier report: nothing lies beside a page that is of another one.
+
+    By their names: a user's own files stay, and those of `plot`.
+    """
+    from attnbench import figures
+
+    drawn = [stem for f in figures.FIGURES for stem in (f.name, f"{f.name}-column")]
+    for folder, stems, kinds in (
+        ("figures", drawn, ("csv", *FORMATS)), ("tables", list(run.tables), ("csv", "tex")),
+    ):  # fmt: skip
+        for name in (f"{stem}.{kind}" for stem in stems for kind in kinds):
+            (output / folder / name).unlink(missing_ok=True)
 
 
 def draw_all(

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.text import Text
 from synthetic_runs import record, sweep, with_gaps, write_run
 
-from attnbench import document, figures, page, peers, records, report, tables
+from attnbench import document, figures, page, peers, ratios, records, report, tables
 from attnbench import format as text
 
 
@@ -76,8 +76,11 @@ def test_series_of_a_single_size_are_counted_and_take_no_rows(tmp_path: Path) ->
         assert not alone.grows and "slope" not in report.terminal(alone)
 
 
-def test_series_of_too_few_sizes_are_one_line(tmp_path: Path) -> None:
+def test_series_of_too_few_sizes_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where there are no others, or where they are many; the file of numbers has them all."""
+    monkeypatch.setattr(report, "draw_all", lambda *_: {})  # it is about words
     few = sweep(sizes=(128, 256, 512), head_dims=(32, 64), rounds=2)
     for name, lines, series, rows in (
         ("none", few, 8, 0),
@@ -160,6 +163,22 @@ def test_formats_are_chosen_and_the_page_links_no_other(
     assert page.count("<svg") >= 8
     for link in re.findall(r'href="((?:figures|tables)/[^"]*)"', page):
         assert (run / link).is_file(), link
+
+
+def test_what_an_earlier_report_drew_goes_and_what_others_put_there_stays(tmp_path: Path) -> None:
+    lines = with_gaps(sweep(rounds=2))
+    run = write_run(tmp_path / "run", lines)
+    assert command(str(run)) == 0
+    theirs = [run / "figures" / name for name in ("plot-time-keys.pdf", "mine.png", "time.txt")]
+    for path in theirs:
+        path.write_text("a user's")
+    earlier = [run / "figures" / f"gaps{end}" for end in (".csv", ".pdf", "-column.svg")]
+    earlier += [run / "tables" / f"not_measured.{kind}" for kind in ("csv", "tex")]
+    assert all(path.is_file() for path in earlier)
+    write_run(run, [line for line in lines if line["status"] == "ok"])
+    assert command(str(run), "--svg") == 0
+    assert not any(path.exists() for path in [*earlier, run / "figures" / "time.pdf"])
+    assert all(path.is_file() for path in [*theirs, run / "figures" / "time.svg"])
 
 
 def test_the_pdf_has_every_section_and_every_case(written: Path, tmp_path: Path) -> None:
@@ -260,6 +279,18 @@ def test_peers_of_several_runs_and_conditions_have_panels_of_their_own(tmp_path:
     bars = figures.peers(report.read(runs).records).data
     assert len(bars) == 6 and bars["run"].nunique() == 3
     assert bars.groupby(["run", "cache", "threads"])["kernel"].nunique().to_list() == [2, 2, 2]
+
+
+def test_lists_of_tiles_are_problems_of_their_own(tmp_path: Path) -> None:
+    lines = []
+    for global_tiles in (1, 2):
+        line = record("block_sparse", 256, 64, 0, [1e6], case=f"block_sparse-{global_tiles}")
+        tiles = {"pattern": "tiles", "tile": 64, "band": 1, "global_tiles": global_tiles}
+        line["problem"]["mask"] |= tiles
+        lines.append(line)
+    frame = records.load(write_run(tmp_path / "run", lines))
+    found = [problem for problem, _ in ratios.problems(records.summarise(frame))]
+    assert [problem["global_tiles"] for problem in found] == [1, 2]
 
 
 def test_a_page_with_peers_names_each_section_once_and_every_kernel(tmp_path: Path) -> None:
