@@ -135,7 +135,8 @@ def budget_table(
             continue
         largest, low, high = fitted.largest_n(limit)
         beyond = largest / fitted.n_max
-        note = f"{beyond:.1f}× beyond the sizes measured" if beyond > 1 else ""
+        times = f"{beyond:.1f}" if beyond < 10 else f"{beyond:.0f}"
+        note = f"{times}× the sizes measured" if beyond > 1 else ""
         rows.append([*cells, f"{largest:.0f} [{low:.0f}, {high:.0f}]", note])
     return Table([*["kernel" if c == "label" else c for c in by], f"{over} in {shown} [95 %]",
                   "note"], rows)  # fmt: skip
