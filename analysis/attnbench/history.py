@@ -65,7 +65,9 @@ def read(root: str | Path) -> History:
             ))  # fmt: skip
     empty = pd.DataFrame(columns=["case", "label", "verdict", "run_index"])
     kept = [s for s in steps if len(s)]
-    return History(pd.concat(rows), pd.concat(kept) if kept else empty, messages)
+    table = pd.concat(rows)
+    table.attrs["environments"] = {i: run[2].attrs["environment"] for i, run in enumerate(runs)}
+    return History(table, pd.concat(kept) if kept else empty, messages)
 
 
 def draw(
@@ -102,6 +104,7 @@ def draw(
             panel.axhline(1, color=style.FAINT, lw=0.6)
             panel.set_xticks(list(runs.index), [c or "?" for c in runs["commit"]], rotation=45,
                              ha="right")  # fmt: skip
+            panel.tick_params(labelbottom=i + across >= len(names))  # none is below it
         for row in axes:
             row[0].set_ylabel("time / first run")
         for i in range(len(names), axes.size):

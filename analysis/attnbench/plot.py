@@ -50,8 +50,8 @@ def plot(
         if value is not None and value not in chosen:
             names = list(map(str, chosen))
             near = difflib.get_close_matches(str(value), names, 3)
-            meant = f" (near: {', '.join(near)})" if near else ""
-            raise ValueError(f"{option}: no column '{value}'{meant}; there are: {', '.join(names)}")
+            there = f"near: {', '.join(near)}" if near else f"there are: {', '.join(names)}"
+            raise ValueError(f"{option}: no column '{value}'; {there}")
     if not pd.api.types.is_numeric_dtype(chosen[column]):
         raise ValueError(f"--y: column '{column}' holds no numbers")
     if chosen[column].notna().sum() == 0:

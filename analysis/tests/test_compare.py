@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from scipy import stats
 from synthetic_runs import ENVIRONMENT, record, sweep, with_gaps, write_run
 
@@ -213,7 +214,10 @@ def test_history_marks_the_step(tmp_path: Path, capsys: pytest.CaptureFixture[st
     parser = argparse.ArgumentParser()
     history.add_arguments(parser)
     assert history.main(parser.parse_args([str(tmp_path / "results")])) == 0
-    steps = history.read(tmp_path / "results").steps
+    read = history.read(tmp_path / "results")
+    steps = read.steps
+    words = [text.get_text() for text in history.draw(read).figure.findobj(Text)]
+    assert any("Example CPU 9000" in word and "commit 012345678" in word for word in words)
     assert set(steps["label"]) == {"flash"} and set(steps["verdict"]) == {"SLOWER"}
     assert set(steps["run_index"]) == {2}
     assert "3 runs" in capsys.readouterr().out
