@@ -165,20 +165,21 @@ def test_formats_are_chosen_and_the_page_links_no_other(
         assert (run / link).is_file(), link
 
 
-def test_what_an_earlier_report_drew_goes_and_what_others_put_there_stays(tmp_path: Path) -> None:
-    lines = with_gaps(sweep(rounds=2))
-    run = write_run(tmp_path / "run", lines)
-    assert command(str(run)) == 0
-    theirs = [run / "figures" / name for name in ("plot-time-keys.pdf", "mine.png", "time.txt")]
-    for path in theirs:
-        path.write_text("a user's")
-    earlier = [run / "figures" / f"gaps{end}" for end in (".csv", ".pdf", "-column.svg")]
+def test_what_an_earlier_report_drew_goes_and_what_others_put_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", sweep(rounds=2))
+    earlier = [run / "figures" / name for name in ("gaps.csv", "gaps-column.svg", "time.pdf")]
     earlier += [run / "tables" / f"not_measured.{kind}" for kind in ("csv", "tex")]
-    assert all(path.is_file() for path in earlier)
-    write_run(run, [line for line in lines if line["status"] == "ok"])
-    assert command(str(run), "--svg") == 0
-    assert not any(path.exists() for path in [*earlier, run / "figures" / "time.pdf"])
-    assert all(path.is_file() for path in [*theirs, run / "figures" / "time.svg"])
+    theirs = [run / "figures" / name for name in ("plot-time-keys.pdf", "mine.png", "time.txt")]
+    for path in earlier + theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("old")
+    drawn = run / "figures" / "time.svg"
+    monkeypatch.setattr(report, "draw_all", lambda *_: drawn.write_text("new") and {})
+    assert command(str(run)) == 0
+    assert not any(path.exists() for path in earlier)
+    assert all(path.is_file() for path in [*theirs, drawn, run / "tables" / "results.csv"])
 
 
 def test_the_pdf_has_every_section_and_every_case(written: Path, tmp_path: Path) -> None:
