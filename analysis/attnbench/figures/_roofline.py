@@ -109,8 +109,11 @@ def _roofs(panel: Axes, own: pd.DataFrame, limits: tuple[float, float]) -> float
 def _cases(panel: Axes, own: pd.DataFrame, marks: dict[str, style.Mark]) -> None:
     for label, series in own.groupby("label", sort=False):
         mark = marks[label]
-        others = [c for c in ("head_dim", "d_model", "heads", "batch") if series[c].nunique() > 1]
-        for _, line in series.groupby(others) if others else [((), series)]:
+        axes = ["dtype", "threads", "head_dim", "d_model", "heads", "kv_heads", "batch"]
+        if (series["queries"] != series["keys"]).any():
+            axes.append("queries")
+        others = [c for c in axes if series[c].nunique() > 1]
+        for _, line in series.groupby(others, dropna=False) if others else [((), series)]:
             line = line.sort_values("useful_flops")
             panel.plot(line["intensity"], line["gflops"], color=mark.color, lw=0.5, alpha=0.5)
             panel.plot(line["intensity"], line["gflops"], color=mark.color, marker=mark.marker,
