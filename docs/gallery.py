@@ -35,6 +35,7 @@ RUNS = (
     Shown(REFERENCE / "threads", "sweep -k flash -k naive -k blis_blocked -k luong -a keys=512,2048"
           " -a head_dim=64 -a threads=1,2 -a dtype=f32,bf16 --budget 50", ("threads", "gaps")),
     Shown(REFERENCE / "peers", "sweep experiments/peers.toml -a keys=2048", ("peers", "exactness")),
+    Shown(REFERENCE / "decode", "sweep experiments/decode.toml", ("roofline",)),
     Shown(REFERENCE / "ablation", "sweep experiments/ablation.toml --rounds 3 --budget 120",
           ("options",)),
 )  # fmt: skip
