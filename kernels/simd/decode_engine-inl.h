@@ -28,9 +28,8 @@ using namespace decode_units;  // NOLINT
 // prefetchers. But four rows of short keys, whose V is not read line after line from far, do better
 // in short turns, which keep both streams going.
 constexpr Index kStreamBytes = 1048576, kShortKeys = 16;
-// Rows in blocks read a chunk tile by tile, several tiles one after the other: from the
-// second-level cache.
-constexpr Index kTileBytes = 131072;
+// Several tiles of rows, or rows in blocks, read a chunk tile by tile from the second-level cache.
+constexpr Index kFarTileBytes = 65536, kNearTileBytes = 131072;
 
 inline Layout LayoutOf(const Problem& p, Index chunk, int threads) {
   Layout l;
@@ -49,11 +48,11 @@ inline Layout LayoutOf(const Problem& p, Index chunk, int threads) {
     l.chunk = RoundUp(chunk, 16);
   } else if (l.widen) {  // what is widened is read at once, from the first-level cache
     l.chunk = keys(16384);
-  } else if (rows <= kMaxRows) {
+  } else if (rows > kMaxRows || (l.far && rows >= l.tiles.whole)) {
+    l.chunk = keys(l.far ? kFarTileBytes : kNearTileBytes);
+  } else {
     const bool short_rows = l.far && row < 512 && rows >= 4 && rows < l.tiles.whole;
     l.chunk = short_rows ? kShortKeys : keys(kStreamBytes);
-  } else {
-    l.chunk = keys(kTileBytes);
   }
   l.key_block = std::max(keys(kStreamBytes), l.chunk);
   if (threads > 1) {  // 16 blocks a thread, so that one more or less is little
