@@ -73,7 +73,7 @@ constexpr float kLn2 = 0.693147180559945f;
 
 std::size_t WorkspaceBytes(const Problem& p, const Options& options, int threads) {
   Arena arena;
-  const Layout layout = LayoutOf(p, options["key_block"], threads);
+  const Layout layout = LayoutOf(p, options, threads);
   arena.Take<Layout::Thread>(threads);
   for (int t = 0; t < threads; ++t) layout.Take(&arena, p);
   return arena.bytes();
@@ -186,7 +186,7 @@ class Stretch {
 
 template <class T>
 void RunAs(const Problem& p, const Inputs& in, const Output& out, const Context& context) {
-  const Layout layout = LayoutOf(p, (*context.options)["key_block"], context.threads);
+  const Layout layout = LayoutOf(p, *context.options, context.threads);
   Arena arena(context.workspace);
   Layout::Thread* const work = arena.Take<Layout::Thread>(context.threads);
   for (int t = 0; t < context.threads; ++t) work[t] = layout.Take(&arena, p);
@@ -257,7 +257,9 @@ ATTN_KERNEL(
         .idea = "decoding: a K/V head's query rows together, keys split over threads",
         .provides = kLse,
         .options = {{"key_block", 0, 0, 4096,
-                     "keys whose logits are in flight at once; 0: by the rows of queries"}},
+                     "keys whose logits are in flight at once; 0: by the rows of queries"},
+                    {"from", 0, 0, 2,
+                     "K and V are read from 1: a cache, 2: memory; 0: by their size"}},
         .refuse = Refuse, .executed = Executed,
         .workspace =
             [](const Problem& p, const Options& options, int threads) {

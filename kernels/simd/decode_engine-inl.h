@@ -31,7 +31,7 @@ constexpr Index kStreamBytes = 1048576, kShortKeys = 16;
 // Several tiles of rows, or rows in blocks, read a chunk tile by tile from the second-level cache.
 constexpr Index kFarTileBytes = 65536, kNearTileBytes = 131072;
 
-inline Layout LayoutOf(const Problem& p, Index chunk, int threads) {
+inline Layout LayoutOf(const Problem& p, const Options& options, int threads) {
   Layout l;
   const Index rows = p.heads / p.kv_heads * p.queries;
   l.rows = std::min(kUnitRows, RoundUp(rows, kMaxRows));
@@ -42,17 +42,17 @@ inline Layout LayoutOf(const Problem& p, Index chunk, int threads) {
   const auto keys = [&](Index bytes) { return std::clamp<Index>(bytes / row / 16 * 16, 32, 2048); };
   const double bytes = SizeOf(p.dtype) * static_cast<double>(p.batch * p.kv_heads * p.keys) *
                        static_cast<double>(p.head_dim + p.v_dim);
-  l.far = bytes > 0.75 * static_cast<double>(LargestCacheBytes());
+  const Index from = options["from"];
+  l.far = from == 2 || (from == 0 && bytes > 0.75 * static_cast<double>(LargestCacheBytes()));
   l.tiles = RowTilesFor(l.far, l.widen || p.dtype == DType::kF32);
-  if (chunk) {
+  if (const Index chunk = options["key_block"]) {
     l.chunk = RoundUp(chunk, 16);
   } else if (l.widen) {  // what is widened is read at once, from the first-level cache
     l.chunk = keys(16384);
   } else if (rows > kMaxRows || (l.far && rows >= l.tiles.whole)) {
     l.chunk = keys(l.far ? kFarTileBytes : kNearTileBytes);
   } else {
-    const bool short_rows = l.far && row < 512 && rows >= 4 && rows < l.tiles.whole;
-    l.chunk = short_rows ? kShortKeys : keys(kStreamBytes);
+    l.chunk = l.far && row < 512 && rows >= 4 ? kShortKeys : keys(kStreamBytes);
   }
   l.key_block = std::max(keys(kStreamBytes), l.chunk);
   if (threads > 1) {  // 16 blocks a thread, so that one more or less is little
@@ -83,7 +83,7 @@ class Decoder {
     const Unit unit = UnitAt(p_, u);
     const Index limit = KeyLimit(unit);
     const Span span = SpanOf(unit);
-    ForEachRowTile(unit.rows, layout_.tiles, [&](auto rows, Index row) {
+    ForEachTile(unit, [&](auto rows, Index row) {
       PackQueries<rows>(unit, row);
       const RowState state = StateOf(row);
       std::fill_n(state.reference, rows * kLanes, kNegInf);
@@ -97,7 +97,7 @@ class Decoder {
       // is.
       float* const out = i == begin ? part.out : work_.out;
       const auto all_outputs = [&](auto f) {
-        ForEachRowTile(unit.rows, layout_.tiles, [&](auto rows, Index row) {
+        ForEachTile(unit, [&](auto rows, Index row) {
           const Index first = row * layout_.out_stride;
           for (Index c = first; c < first + rows * layout_.out_stride; ++c) f(c);
         });
@@ -107,22 +107,24 @@ class Decoder {
         next = std::min(j + layout_.chunk, to);
         const bool masked = j < span.inner_begin || next > span.inner_end;
         const Rows<T> k = RowsOf(in_.k, unit, p_.head_dim, j, next, work_.k);
-        ForEachRowTile(unit.rows, layout_.tiles, [&](auto rows, Index row) {
+        ForEachTile(unit, [&](auto rows, Index row) {
           Weigh<rows>(unit, row, k, j, next, limit, masked, part.out, out);
         });
         const Rows<T> v = RowsOf(in_.v, unit, p_.v_dim, j, next, work_.v);
-        ForEachRowTile(unit.rows, layout_.tiles,
-                       [&](auto rows, Index row) { AddWeighted<rows>(row, v, next - j, out); });
+        ForEachTile(unit, [&](auto rows, Index row) { AddWeighted<rows>(row, v, next - j, out); });
       }
       if (out != part.out) all_outputs([&](Index c) { part.out[c] += out[c]; });
     }
-    ForEachRowTile(unit.rows, layout_.tiles,
-                   [&](auto rows, Index row) { Reduce<rows>(row, part); });
+    ForEachTile(unit, [&](auto rows, Index row) { Reduce<rows>(row, part); });
   }
 
  private:
   using Weight = typename Values<T>::Weight;
 
+  template <class F>
+  HWY_INLINE void ForEachTile(const Unit& unit, F f) const {
+    ForEachRowTile(unit.rows, layout_.tiles, f);
+  }
   Index KeyLimit(const Unit& unit) const {
     return in_.key_lengths ? in_.key_lengths[unit.batch] : p_.keys;
   }
