@@ -73,7 +73,11 @@ def write(
         figure_formats.append("pdf")  # what report.tex includes
     for folder in ("figures", "tables"):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    _remove_earlier(run, output)
+    with_tex = "tex" in formats or not formats
+    table_kinds = ("csv", "tex") if with_tex else ("csv",)
+    # What is not written anew must not lie beside the new page; formats that were not asked for stay.
+    _remove(output / "figures", _figure_stems(), ("csv", *figure_formats))
+    _remove(output / "tables", run.tables, table_kinds)
     whole = {"results": run.summary, "exponents": _exponents_frame(run)}
     for name, table in run.tables.items():
         frame = whole.get(name)
@@ -86,11 +90,13 @@ def write(
             names = variants.short_sources(frame["source"].unique())  # wherever the runs lie
             frame = frame.assign(source=frame["source"].map(names))
         frame.to_csv(output / "tables" / f"{name}.csv", index=False)
-    with_tex = "tex" in formats or not formats
     if with_tex:
         document.write_latex_tables(run, output / "tables")
     drawn = draw_all(run, output / "figures", baseline, processes, figure_formats)
-    links = page.Links(tuple(figure_formats), ("csv", "tex") if with_tex else ("csv",))
+    _remove(output / "figures", _figure_stems(but=drawn), FORMATS)
+    empty = [name for name in run.tables if not (output / "tables" / f"{name}.csv").is_file()]
+    _remove(output / "tables", empty, ("tex",))
+    links = page.Links(tuple(figure_formats), table_kinds)
     documents = {"report.html": page.render(run, output / "figures", drawn, links)}
     if "tex" in formats:
         documents["report.tex"] = document.latex(run, list(drawn))
@@ -106,19 +112,18 @@ def write(
     return written
 
 
-def _remove_earlier(run: Run, output: Path) -> None:
-    """Figures and tables of an earlier report: nothing lies beside a page that is of another one.
+def _remove(folder: Path, stems: Collection[str], kinds: Collection[str]) -> None:
+    """Files of an earlier report, by their names: a user's own stay, and those of `plot`."""
+    for stem in stems:
+        for kind in kinds:
+            (folder / f"{stem}.{kind}").unlink(missing_ok=True)
 
-    By their names: a user's own files stay, and those of `plot`.
-    """
+
+def _figure_stems(but: Collection[str] = ()) -> list[str]:
     from attnbench import figures
 
-    drawn = [stem for f in figures.FIGURES for stem in (f.name, f"{f.name}-column")]
-    for folder, stems, kinds in (
-        ("figures", drawn, ("csv", *FORMATS)), ("tables", list(run.tables), ("csv", "tex")),
-    ):  # fmt: skip
-        for name in (f"{stem}.{kind}" for stem in stems for kind in kinds):
-            (output / folder / name).unlink(missing_ok=True)
+    names = [figure.name for figure in figures.FIGURES if figure.name not in but]
+    return [stem for name in names for stem in (name, f"{name}-column")]
 
 
 def draw_all(

@@ -176,10 +176,22 @@ def test_what_an_earlier_report_drew_goes_and_what_others_put_there_stays(
         path.parent.mkdir(exist_ok=True)
         path.write_text("old")
     drawn = run / "figures" / "time.svg"
-    monkeypatch.setattr(report, "draw_all", lambda *_: drawn.write_text("new") and {})
+
+    def draw(*_: object) -> dict[str, tuple[str, str]]:
+        for path in (drawn, drawn.with_suffix(".csv")):
+            path.write_text("new")
+        return {"time": ("<svg/>", "<svg/>")}
+
+    monkeypatch.setattr(report, "draw_all", draw)
     assert command(str(run)) == 0
     assert not any(path.exists() for path in earlier)
     assert all(path.is_file() for path in [*theirs, drawn, run / "tables" / "results.csv"])
+    others = [run / "figures" / "time.png", run / "tables" / "results.tex"]  # not asked for: stay
+    others[0].write_text("earlier")
+    (run / "figures" / "gaps.png").write_text("of a figure that is not drawn any more")
+    assert command(str(run), "--svg") == 0
+    assert all(path.is_file() for path in others)
+    assert not (run / "figures" / "gaps.png").exists()
 
 
 def test_the_pdf_has_every_section_and_every_case(written: Path, tmp_path: Path) -> None:
